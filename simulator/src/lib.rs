@@ -1,0 +1,3 @@
+//! Synthetic FastTrack peers and a control group of ordinary web traffic.
+
+pub mod report;
