@@ -169,6 +169,27 @@ pub enum Event {
         /// Why.
         why: Failure,
     },
+    /// A datagram arrived that answers no ping of this client: a gateway's re-probe, say, or a peer
+    /// that calls of its own accord.
+    Unsolicited {
+        /// Who sent it, by its source address.
+        remote: SocketAddr,
+        /// What it is.
+        part: Part,
+        /// Octets.
+        bytes: u64,
+        /// The datagram in hex.
+        hex: String,
+    },
+    /// The client answered such a datagram.
+    UnsolicitedAnswered {
+        /// To whom.
+        remote: SocketAddr,
+        /// What it is.
+        part: Part,
+        /// The datagram in hex.
+        hex: String,
+    },
     /// The client changed its way of looking for the network.
     ModeChanged {
         /// Before.
