@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Keeps FastTrack peer-to-peer clients (Kazaa, iMesh, Grokster, giFT, mldonkey) from making contact
+//! through a Linux gateway, and leaves the web alone.
+//!
+//! The core is sans-IO: [`Engine`] takes packets, the time and a seed as arguments and answers with
+//! a [`Verdict`], [`Action`]s for the shell to carry out and [`Event`]s to report. It reads no
+//! clock, opens nothing and holds no lock, so that a capture, a virtual network and a live queue
+//! drive the same code.
+//!
+//! ```text
+//!   packet ──> packet.rs ──> flow.rs ──> protocol/* ──> policy.rs ──> verdict
+//!              checked       first       evidence       evidence +
+//!              view          bytes       or proof       suspects
+//! ```
+//!
+//! The shell around it (queues, kernel rules, captures, the command line) lives in `gateway` and
+//! needs the feature of that name.
+
+pub mod config;
+mod engine;
+mod event;
+pub mod evidence;
+pub mod protocol;
+mod timestamp;
+mod verdict;
+
+#[cfg(feature = "gateway")]
+pub mod gateway;
+
+pub use config::EngineConfig;
+pub use engine::{Action, Conntrack, Counters, Engine, Ingress};
+pub use event::{Event, EventType};
+pub use evidence::Evidence;
+pub use timestamp::Timestamp;
+pub use verdict::{ClearReason, DropReason, PassReason, TolerateReason, Verdict};

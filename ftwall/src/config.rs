@@ -1,0 +1,182 @@
+//! What the engine may be told: every knob of the policy, with the defaults of the product.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+
+/// The engine's configuration. `EngineConfig::default()` is the product as installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Networks whose hosts are protected from making contact. Default: the private ranges.
+    pub inside: Vec<IpNet>,
+    /// How long a host stays locked after the last evidence against it; zero locks nobody.
+    pub lock_time: Duration,
+    /// What happens to traffic of a locked host that nothing is known about.
+    pub strictness: Strictness,
+    /// What happens when a locked host dials an address that has not proven itself.
+    pub locked_dials: LockedDials,
+    /// What a client's ping is answered with, in the peer's name.
+    pub reply: Reply,
+    /// Whether a locked host is probed at half its lock time, so that a client still running
+    /// renews its own lock.
+    pub reprobe: bool,
+    /// How many probes in a row may renew a lock with nothing but their answers as evidence.
+    pub reprobe_limit: u32,
+    /// Whether FastTrack datagrams are dropped. Without it they still lock and teach.
+    pub block_udp: bool,
+    /// Inside or outside addresses that are never judged.
+    pub exempt: Vec<IpNet>,
+    /// Addresses that are never learned as peers, besides the private ranges: the gateway's own,
+    /// its resolvers, whatever must not be blocked because an inside host forged a ping to it.
+    pub never_block: Vec<NeverBlock>,
+    /// How many peers one host may teach within a minute.
+    pub new_peers_per_minute: u32,
+    /// How many pings of one host are answered within a minute.
+    pub answers_per_minute: u32,
+    /// How long a learned peer is remembered after the last evidence.
+    pub peer_expiry: Duration,
+    /// How long an address that served a proven harmless flow counts as proven.
+    pub proven_expiry: Duration,
+    /// Within which time two opener shapes of one host to different peers confirm each other.
+    pub opener_window: Duration,
+    /// Judge every flow as if its initiator were inside, for captures taken anywhere.
+    pub judge_all: bool,
+    /// Upper bounds of every table.
+    pub capacity: Capacity,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            inside: private_ranges(),
+            lock_time: Duration::from_secs(120),
+            strictness: Strictness::Precise,
+            locked_dials: LockedDials::Drop,
+            reply: Reply::Pong,
+            reprobe: true,
+            reprobe_limit: 30,
+            block_udp: true,
+            exempt: Vec::new(),
+            never_block: Vec::new(),
+            new_peers_per_minute: 600,
+            answers_per_minute: 6_000,
+            peer_expiry: Duration::from_secs(2 * 3600),
+            proven_expiry: Duration::from_secs(3600),
+            opener_window: Duration::from_secs(60),
+            judge_all: false,
+            capacity: Capacity::default(),
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Whether `address` is one of the protected hosts.
+    #[must_use]
+    pub fn is_inside(&self, address: IpAddr) -> bool {
+        self.inside.iter().any(|net| net.contains(&address))
+    }
+
+    /// Whether `address` is never judged.
+    #[must_use]
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
+        self.exempt.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// What happens to traffic of a locked host that nothing is known about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strictness {
+    /// Pass it and watch.
+    #[default]
+    Precise,
+    /// Drop it.
+    Strict,
+}
+
+/// What happens when a locked host dials an address that has not proven itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockedDials {
+    /// Drop the SYN, unless it goes to a port of the web or below 1024.
+    #[default]
+    Drop,
+    /// Pass it; the first payload decides.
+    Watch,
+}
+
+/// What a client's ping is answered with, in the peer's name.
+///
+/// What each reply makes a client do is known from the open clients and the protocol notes: a pong
+/// invites a TCP dial (which is then dropped) and keeps the client in its UDP mode; a second-kind
+/// pong is "never" dialled by Kazaa; any other type says "up but full".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Type 0x28: a supernode with room.
+    #[default]
+    Pong,
+    /// Type 0x29.
+    Pong2,
+    /// A well-formed message of another type.
+    Other,
+    /// No answer.
+    None,
+}
+
+/// Addresses that are never learned as peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NeverBlock {
+    /// The addresses.
+    pub net: IpNet,
+    /// Only this port of them; all ports if absent.
+    pub port: Option<u16>,
+}
+
+impl From<IpNet> for NeverBlock {
+    fn from(net: IpNet) -> Self {
+        Self { net, port: None }
+    }
+}
+
+/// Upper bounds of every table. A full table makes room by forgetting what would end first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Flows watched at once.
+    pub flows: usize,
+    /// Octets of first payload held at once, over all flows.
+    pub buffered: usize,
+    /// Hosts locked at once.
+    pub hosts: usize,
+    /// (client, peer) pairs known at once.
+    pub peers: usize,
+    /// Addresses remembered as proven at once.
+    pub proven: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            flows: 1 << 16,
+            buffered: 64 << 20,
+            hosts: 1 << 17,
+            peers: 1 << 20,
+            proven: 1 << 16,
+        }
+    }
+}
+
+/// The IPv4 ranges of RFC 1918 and the IPv6 range of RFC 4193: who is inside unless told otherwise.
+#[must_use]
+pub fn private_ranges() -> Vec<IpNet> {
+    let v4 = [
+        ([10, 0, 0, 0], 8),
+        ([172, 16, 0, 0], 12),
+        ([192, 168, 0, 0], 16),
+    ];
+    let v4 = v4.map(|(address, len)| IpNet::V4(Ipv4Net::new_assert(address.into(), len)));
+    let v6 = ipnet::Ipv6Net::new_assert([0xfc00, 0, 0, 0, 0, 0, 0, 0].into(), 7);
+    v4.into_iter().chain([IpNet::V6(v6)]).collect()
+}

@@ -1,0 +1,60 @@
+//! What a recogniser can say it saw; never a decision.
+
+use serde::Serialize;
+
+/// Something seen on the wire that speaks for a file-sharing client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The whole shape of a UDP ping (0x27).
+    UdpPing,
+    /// The whole shape of a UDP pong (0x28).
+    UdpPong,
+    /// The whole shape of a second-kind UDP pong (0x29).
+    UdpPong2,
+    /// The shape of the answer to a second-kind pong (0x2a). Five octets: weak alone.
+    UdpPong2Answer,
+    /// The constant first word with which both open clients open a session.
+    ConstantOpener,
+    /// Exactly twelve octets, alone, not text, that look fully encrypted.
+    EncryptedOpener,
+    /// Exactly twelve octets, alone, not text: weak alone.
+    OpenerShape,
+    /// An opener's shape and a first answer of 8, 14, 17 or 18 octets.
+    HandshakePair,
+    /// A request for `/.hash=` and forty hexadecimal digits.
+    HashRequest,
+    /// A request head with a mark of the Kazaa family.
+    MarkedRequest,
+    /// A response head with a mark of the Kazaa family.
+    MarkedResponse,
+    /// A request for `/<number>/...`, as old clients made: weak alone.
+    NumberedRequest,
+    /// A request for a path that FastTrack peers serve, like `/.files`: weak alone.
+    SpecialPath,
+    /// `GIVE <number>`: a file's owner calls back.
+    Give,
+}
+
+impl Evidence {
+    /// Stable name in snake case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UdpPing => "udp_ping",
+            Self::UdpPong => "udp_pong",
+            Self::UdpPong2 => "udp_pong2",
+            Self::UdpPong2Answer => "udp_pong2_answer",
+            Self::ConstantOpener => "constant_opener",
+            Self::EncryptedOpener => "encrypted_opener",
+            Self::OpenerShape => "opener_shape",
+            Self::HandshakePair => "handshake_pair",
+            Self::HashRequest => "hash_request",
+            Self::MarkedRequest => "marked_request",
+            Self::MarkedResponse => "marked_response",
+            Self::NumberedRequest => "numbered_request",
+            Self::SpecialPath => "special_path",
+            Self::Give => "give",
+        }
+    }
+}
