@@ -1,0 +1,635 @@
+//! What the kernel is told to do with forwarded packets: a pure description, rendered as nft JSON.
+//!
+//! ```text
+//!  forward hook            priority
+//!  decide  (nft)             -160   pass, drop, or put question bits on the packet
+//!  queue   (nft) or          -150   hand marked packets to the daemon: native `queue` statement,
+//!  FTWALL  (mangle, xt)             or NFQUEUE where nft has none
+//!  keep    (nft)             -140   move the daemon's answer into the connection, wipe the packet's bits
+//!  filter  (administrator)      0   never skipped
+//! ```
+//!
+//! Everything the kernel can decide alone is decided in `decide`; what is left to the daemon is always
+//! more than its recognisers accept. Rules change by emptying and filling the chains in one
+//! transaction: the sets keep what was learned, and no base chain is deleted while packets wait.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::backend::Backend;
+use super::marks::{MarkBit, MarkField};
+use super::nft_json::{
+    accept, add_chain, add_elements, add_expiring_set, add_forward_chain, add_network_set,
+    add_rule, add_table, clear_bits, compare, concat, counter, ct, drop, equals, field, flush_set,
+    flush_table, goto, has_bits, in_set, is_new, is_syn, masked, meta, prefix, queue, range, raw,
+    set_bits,
+};
+use super::xt;
+use crate::protocol::{ByteMatch, Direction, UdpShape};
+
+/// Set of hosts that are locked.
+pub const LOCKED: &str = "locked";
+/// Set of learned peers, each for one inside host: client . peer . protocol . port.
+pub const PEERS: &str = "peers";
+
+const INSIDE: &str = "inside";
+const EXEMPT: &str = "exempt";
+const DECIDE: &str = "decide";
+const INBOUND: &str = "inbound";
+const SUSPECT: &str = "suspect";
+const ENQUEUE: &str = "enqueue";
+const QUEUE: &str = "queue";
+const KEEP: &str = "keep";
+
+/// Before `mangle` (-150), where the xt queue statement has to live.
+const DECIDE_PRIORITY: i32 = -160;
+const QUEUE_PRIORITY: i32 = -150;
+const KEEP_PRIORITY: i32 = -140;
+
+/// Room in the sets. The kernel takes memory as elements come, so this only bounds an attack.
+const LOCKED_SIZE: u32 = 65_536;
+const PEERS_SIZE: u32 = 262_144;
+
+/// Locked hosts' connection attempts below this port are left to the payload.
+const FIRST_DIALED_PORT: u16 = 1024;
+/// Octets of a UDP header; what nft calls `udp length` counts them.
+const UDP_HEADER: u16 = 8;
+/// An IPv4 packet of TCP that is not longer than its two smallest headers, in octets, has no payload.
+const EMPTY_TCP_PACKET: u16 = 40;
+
+/// What happens to packets for the queue while no daemon listens, except those of locked hosts and
+/// those of FastTrack's own shape, which are always dropped then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenDown {
+    /// They are dropped: nothing undecided passes.
+    Drop,
+    /// They pass: the web goes on without protection.
+    Pass,
+}
+
+/// How the kernel finds TCP packets that carry payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadTest {
+    /// Look at the first octet behind the TCP header (Linux 5.16, nft 1.0.1): exact.
+    InnerHeader,
+    /// Look at the length of the packet: queues acknowledgements with options as well.
+    Length,
+}
+
+/// Connections from outside are dropped unless they go to one of these ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InboundBlock {
+    /// Ports of inside hosts that stay reachable.
+    pub open: Vec<OpenPort>,
+}
+
+/// A transport protocol that has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Transport {
+    fn name(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        }
+    }
+}
+
+/// A port written as `tcp/443` or `udp/5060`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenPort {
+    /// Protocol the port belongs to.
+    pub transport: Transport,
+    /// Its number, 1 to 65535.
+    pub port: u16,
+}
+
+/// A port that was not written as `tcp/443`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("\"{0}\" is not a port: write the protocol and the number, as in tcp/443 or udp/5060")]
+pub struct OpenPortError(String);
+
+impl FromStr for OpenPort {
+    type Err = OpenPortError;
+
+    fn from_str(text: &str) -> Result<OpenPort, OpenPortError> {
+        let error = || OpenPortError(text.to_owned());
+        let (transport, port) = text.split_once('/').ok_or_else(error)?;
+        let transport = match transport {
+            "tcp" => Transport::Tcp,
+            "udp" => Transport::Udp,
+            _ => return Err(error()),
+        };
+        match port.parse() {
+            Ok(port) if port > 0 => Ok(OpenPort { transport, port }),
+            _ => Err(error()),
+        }
+    }
+}
+
+impl fmt::Display for OpenPort {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.transport.name(), self.port)
+    }
+}
+
+/// Everything the rules depend on.
+#[derive(Clone, Debug)]
+pub struct RuleSettings {
+    /// Networks of inside hosts.
+    pub inside: Vec<Ipv4Net>,
+    /// Networks whose packets are never looked at.
+    pub exempt: Vec<Ipv4Net>,
+    /// Number of the queue.
+    pub queue: u16,
+    /// Bits of the marks that ftwall uses.
+    pub marks: MarkField,
+    /// What to do without a daemon.
+    pub when_down: WhenDown,
+    /// Queue all UDP of locked hosts.
+    pub strict: bool,
+    /// Block connections from outside.
+    pub inbound: Option<InboundBlock>,
+    /// How payload is found.
+    pub payload_test: PayloadTest,
+    /// UDP datagrams that the daemon has to see.
+    pub shapes: Vec<UdpShape>,
+}
+
+/// The commands that put the rules in place, or replace what is there, in one transaction.
+pub fn commands(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
+    let mut commands = vec![add_table(), flush_table()];
+    commands.extend(sets(settings));
+    commands.extend(chains(settings, backend));
+    commands.extend(decide_rules(settings));
+    commands.extend(inbound_rules(settings));
+    commands.extend(enqueue_rules(settings.marks));
+    commands.extend(queue_rules(settings, backend));
+    commands.extend(keep_rules(settings.marks));
+    commands
+}
+
+/// What `ftwall rules print` shows: each input under the command line that takes it.
+pub fn print(settings: &RuleSettings, backend: Backend) -> String {
+    let mut text = String::from("# nft -j -f -\n{\"nftables\": [\n");
+    let commands = commands(settings, backend);
+    for (index, command) in commands.iter().enumerate() {
+        let comma = if index + 1 < commands.len() { "," } else { "" };
+        let _ = writeln!(text, "{command}{comma}");
+    }
+    text.push_str("]}\n");
+    if let Some(tools) = backend.xt() {
+        let bypass = settings.when_down == WhenDown::Pass;
+        let input = xt::installation(settings.queue, settings.marks, bypass, true);
+        let _ = write!(text, "\n# {} --noflush\n{input}", tools.restore());
+    }
+    text
+}
+
+fn sets(settings: &RuleSettings) -> Vec<Value> {
+    let peer = json!(["ipv4_addr", "ipv4_addr", "inet_proto", "inet_service"]);
+    let mut commands = vec![
+        add_expiring_set(LOCKED, &json!("ipv4_addr"), LOCKED_SIZE),
+        add_expiring_set(PEERS, &peer, PEERS_SIZE),
+    ];
+    commands.extend(network_set(INSIDE, &settings.inside));
+    commands.extend(network_set(EXEMPT, &settings.exempt));
+    commands
+}
+
+/// A set that holds exactly `nets`, whatever it held before.
+fn network_set(name: &str, nets: &[Ipv4Net]) -> Vec<Value> {
+    let mut commands = vec![add_network_set(name), flush_set(name)];
+    // Aggregated, because the kernel refuses elements that overlap.
+    let elements: Vec<Value> = Ipv4Net::aggregate(&nets.to_vec())
+        .into_iter()
+        .map(prefix)
+        .collect();
+    if !elements.is_empty() {
+        commands.push(add_elements(name, &elements));
+    }
+    commands
+}
+
+fn chains(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
+    let mut commands = vec![
+        add_chain(ENQUEUE),
+        add_chain(SUSPECT),
+        add_forward_chain(DECIDE, DECIDE_PRIORITY),
+        add_forward_chain(KEEP, KEEP_PRIORITY),
+    ];
+    if settings.inbound.is_some() {
+        commands.push(add_chain(INBOUND));
+    }
+    if backend == Backend::Nft {
+        commands.push(add_forward_chain(QUEUE, QUEUE_PRIORITY));
+    }
+    commands
+}
+
+/// The way of a packet through the kernel's part of the decision, in order.
+fn decide_rules(settings: &RuleSettings) -> Vec<Value> {
+    let mut rules = bystander_rules(settings.marks);
+    if settings.inbound.is_some() {
+        rules.push(add_rule(
+            DECIDE,
+            "connections from outside",
+            &[
+                in_set("!=", &source(), INSIDE),
+                is_new(),
+                json!({ "jump": { "target": INBOUND } }),
+            ],
+        ));
+    }
+    rules.push(remember_start(settings.marks));
+    rules.extend(shape_rules(&settings.shapes, false));
+    rules.extend(peer_rules());
+    rules.push(tolerated_rule(settings.marks));
+    rules.push(dial_rule());
+    rules.push(payload_rule(settings.payload_test));
+    rules.extend(shape_rules(&settings.shapes, true));
+    if settings.strict {
+        rules.extend(strict_rules());
+    }
+    rules
+}
+
+/// Packets that are none of ftwall's business leave here.
+fn bystander_rules(marks: MarkField) -> Vec<Value> {
+    let mark = meta("mark");
+    vec![
+        add_rule(
+            DECIDE,
+            "bits of this field are ours",
+            &[
+                compare("!=", &masked(&mark, marks.mask()), 0),
+                clear_bits(&mark, marks.mask()),
+            ],
+        ),
+        add_rule(
+            DECIDE,
+            "FastTrack is IPv4 only",
+            &[equals(&meta("nfproto"), "ipv6"), counter(), accept()],
+        ),
+        add_rule(
+            DECIDE,
+            "cleared connection",
+            &[has_bits(&ct("mark"), marks.bit(MarkBit::Cleared)), accept()],
+        ),
+        add_rule(
+            DECIDE,
+            "exempt source",
+            &[in_set("==", &source(), EXEMPT), accept()],
+        ),
+        add_rule(
+            DECIDE,
+            "exempt destination",
+            &[in_set("==", &destination(), EXEMPT), accept()],
+        ),
+        add_rule(
+            DECIDE,
+            "stays inside",
+            &[
+                in_set("==", &source(), INSIDE),
+                in_set("==", &destination(), INSIDE),
+                accept(),
+            ],
+        ),
+        add_rule(
+            DECIDE,
+            "stays outside",
+            &[
+                in_set("!=", &source(), INSIDE),
+                in_set("!=", &destination(), INSIDE),
+                accept(),
+            ],
+        ),
+    ]
+}
+
+fn remember_start(marks: MarkField) -> Value {
+    add_rule(
+        DECIDE,
+        "first SYN seen",
+        &[
+            is_syn(),
+            is_new(),
+            set_bits(&ct("mark"), marks.bit(MarkBit::FromStart)),
+        ],
+    )
+}
+
+/// Known peers of a client, in both directions.
+fn peer_rules() -> [Value; 2] {
+    let protocol = meta("l4proto");
+    let to = concat(&[
+        source(),
+        destination(),
+        protocol.clone(),
+        field("th", "dport"),
+    ]);
+    let from = concat(&[destination(), source(), protocol, field("th", "sport")]);
+    [
+        add_rule(
+            DECIDE,
+            "to a known peer",
+            &[in_set("==", &to, PEERS), counter(), drop()],
+        ),
+        add_rule(
+            DECIDE,
+            "from a known peer",
+            &[in_set("==", &from, PEERS), counter(), drop()],
+        ),
+    ]
+}
+
+fn tolerated_rule(marks: MarkField) -> Value {
+    add_rule(
+        DECIDE,
+        "watched long enough, nobody locked",
+        &[
+            has_bits(&ct("mark"), marks.bit(MarkBit::Tolerated)),
+            in_set("!=", &source(), LOCKED),
+            in_set("!=", &destination(), LOCKED),
+            accept(),
+        ],
+    )
+}
+
+fn dial_rule() -> Value {
+    add_rule(
+        DECIDE,
+        "a locked host dials",
+        &[
+            in_set("==", &source(), LOCKED),
+            is_syn(),
+            compare(">=", &field("tcp", "dport"), FIRST_DIALED_PORT),
+            goto(ENQUEUE),
+        ],
+    )
+}
+
+fn payload_rule(test: PayloadTest) -> Value {
+    let has_payload = match test {
+        // Always true where there is such an octet; without one the load fails, and the rule with it.
+        PayloadTest::InnerHeader => compare(">=", &raw("ih", 0, 8), 0),
+        PayloadTest::Length => compare(">", &field("ip", "length"), EMPTY_TCP_PACKET),
+    };
+    add_rule(
+        DECIDE,
+        "TCP payload, undecided",
+        &[equals(&meta("l4proto"), "tcp"), has_payload, goto(ENQUEUE)],
+    )
+}
+
+/// All UDP of locked hosts.
+fn strict_rules() -> [Value; 2] {
+    let udp = equals(&meta("l4proto"), "udp");
+    [
+        add_rule(
+            DECIDE,
+            "strict: UDP from a locked host",
+            &[in_set("==", &source(), LOCKED), udp.clone(), goto(ENQUEUE)],
+        ),
+        add_rule(
+            DECIDE,
+            "strict: UDP to a locked host",
+            &[in_set("==", &destination(), LOCKED), udp, goto(ENQUEUE)],
+        ),
+    ]
+}
+
+/// The datagrams that locked hosts only, or all hosts, cannot exchange unseen.
+fn shape_rules(shapes: &[UdpShape], only_locked: bool) -> Vec<Value> {
+    let selected = shapes
+        .iter()
+        .filter(|shape| shape.only_locked == only_locked);
+    selected
+        .flat_map(|shape| ends(shape).map(|end| shape_rule(shape, end)))
+        .collect()
+}
+
+/// What the addresses of a datagram have to be; one rule each, since nft has no "or".
+fn ends(shape: &UdpShape) -> impl Iterator<Item = Option<Value>> {
+    let from = in_set(
+        "==",
+        &source(),
+        if shape.only_locked { LOCKED } else { INSIDE },
+    );
+    let to = in_set(
+        "==",
+        &destination(),
+        if shape.only_locked { LOCKED } else { INSIDE },
+    );
+    let ends = match (shape.direction, shape.only_locked) {
+        (Direction::Outbound, _) => vec![Some(from)],
+        (Direction::Inbound, _) => vec![Some(to)],
+        (Direction::Both, true) => vec![Some(from), Some(to)],
+        (Direction::Both, false) => vec![None],
+    };
+    ends.into_iter()
+}
+
+/// FastTrack's own shapes are suspect whoever sends them: no other protocol is known to have them.
+fn shape_rule(shape: &UdpShape, end: Option<Value>) -> Value {
+    let (low, high) = (*shape.payload_len.start(), *shape.payload_len.end());
+    let length = range(
+        low.saturating_add(UDP_HEADER),
+        high.saturating_add(UDP_HEADER),
+    );
+    let mut expressions: Vec<Value> = end.into_iter().collect();
+    expressions.push(equals(&field("udp", "length"), length));
+    expressions.extend(words(shape.bytes).into_iter().map(Word::comparison));
+    expressions.push(goto(SUSPECT));
+    add_rule(DECIDE, shape.name, &expressions)
+}
+
+/// Neighbouring octets of a payload that are compared at once, four at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Word {
+    /// Distance of the first octet from the start of the payload.
+    offset: u32,
+    octets: u32,
+    mask: u32,
+    value: u32,
+}
+
+impl Word {
+    fn with(self, byte: &ByteMatch) -> Word {
+        Word {
+            octets: self.octets + 1,
+            mask: self.mask << 8 | u32::from(byte.mask),
+            value: self.value << 8 | u32::from(byte.value),
+            ..self
+        }
+    }
+
+    fn comparison(self) -> Value {
+        let octet = raw(
+            "th",
+            (u32::from(UDP_HEADER) + self.offset) * 8,
+            self.octets * 8,
+        );
+        let whole = u32::MAX >> (32 - self.octets * 8);
+        if self.mask == whole {
+            equals(&octet, self.value)
+        } else {
+            equals(&masked(&octet, self.mask), self.value)
+        }
+    }
+}
+
+fn words(bytes: &[ByteMatch]) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    for byte in bytes {
+        let offset = u32::from(byte.offset);
+        match words.last_mut() {
+            Some(last) if last.offset + last.octets == offset && last.octets < 4 => {
+                *last = last.with(byte);
+            }
+            _ => words.push(
+                Word {
+                    offset,
+                    octets: 0,
+                    mask: 0,
+                    value: 0,
+                }
+                .with(byte),
+            ),
+        }
+    }
+    words
+}
+
+fn inbound_rules(settings: &RuleSettings) -> Vec<Value> {
+    let Some(block) = &settings.inbound else {
+        return Vec::new();
+    };
+    let leave = json!({ "return": null });
+    let mut rules: Vec<Value> = block
+        .open
+        .iter()
+        .map(|open| {
+            let port = equals(&field(open.transport.name(), "dport"), open.port);
+            add_rule(INBOUND, "open port", &[port, leave.clone()])
+        })
+        .collect();
+    // A TCP packet without SYN that conntrack calls new belongs to a connection older than conntrack.
+    rules.push(add_rule(
+        INBOUND,
+        "TCP from outside",
+        &[is_syn(), counter(), drop()],
+    ));
+    rules.push(add_rule(
+        INBOUND,
+        "anything else from outside",
+        &[compare("!=", &meta("l4proto"), "tcp"), counter(), drop()],
+    ));
+    rules
+}
+
+/// Puts the question bits on a packet; the queue statement looks at the first two.
+fn enqueue_rules(marks: MarkField) -> Vec<Value> {
+    let mark = meta("mark");
+    let ask = |bit| set_bits(&mark, marks.bit(bit));
+    vec![
+        add_rule(
+            SUSPECT,
+            "whoever sends it",
+            &[ask(MarkBit::Suspect), goto(ENQUEUE)],
+        ),
+        add_rule(
+            ENQUEUE,
+            "from a locked host",
+            &[in_set("==", &source(), LOCKED), ask(MarkBit::Suspect)],
+        ),
+        add_rule(
+            ENQUEUE,
+            "to a locked host",
+            &[in_set("==", &destination(), LOCKED), ask(MarkBit::Suspect)],
+        ),
+        add_rule(
+            ENQUEUE,
+            "anybody else",
+            &[
+                equals(&masked(&mark, marks.bit(MarkBit::Suspect)), 0),
+                ask(MarkBit::Watched),
+            ],
+        ),
+        add_rule(
+            ENQUEUE,
+            "against the initiator",
+            &[equals(&ct("direction"), "reply"), ask(MarkBit::Reply)],
+        ),
+        add_rule(
+            ENQUEUE,
+            "seen from its first SYN",
+            &[
+                has_bits(&ct("mark"), marks.bit(MarkBit::FromStart)),
+                ask(MarkBit::FromStart),
+            ],
+        ),
+    ]
+}
+
+fn queue_rules(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
+    if backend != Backend::Nft {
+        return Vec::new();
+    }
+    let mark = meta("mark");
+    let bypass = settings.when_down == WhenDown::Pass;
+    let asked = |bit| has_bits(&mark, settings.marks.bit(bit));
+    vec![
+        add_rule(
+            QUEUE,
+            "suspects",
+            &[asked(MarkBit::Suspect), queue(settings.queue, false)],
+        ),
+        add_rule(
+            QUEUE,
+            "others",
+            &[asked(MarkBit::Watched), queue(settings.queue, bypass)],
+        ),
+    ]
+}
+
+/// Keeps the daemon's answer in the connection and gives the packet's mark back as it was.
+fn keep_rules(marks: MarkField) -> Vec<Value> {
+    let mark = meta("mark");
+    let keep = |bit| {
+        [
+            has_bits(&mark, marks.bit(bit)),
+            set_bits(&ct("mark"), marks.bit(bit)),
+        ]
+    };
+    vec![
+        add_rule(KEEP, "answer: cleared", &keep(MarkBit::Cleared)),
+        add_rule(KEEP, "answer: tolerated", &keep(MarkBit::Tolerated)),
+        add_rule(
+            KEEP,
+            "nothing of ours stays on the packet",
+            &[
+                compare("!=", &masked(&mark, marks.mask()), 0),
+                clear_bits(&mark, marks.mask()),
+            ],
+        ),
+    ]
+}
+
+fn source() -> Value {
+    field("ip", "saddr")
+}
+
+fn destination() -> Value {
+    field("ip", "daddr")
+}
