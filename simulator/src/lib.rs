@@ -10,4 +10,5 @@ pub mod profile;
 pub mod report;
 pub mod reporter;
 pub mod seed;
+pub mod web;
 pub mod wire;

@@ -1,0 +1,387 @@
+//! Pages, downloads and uploads: hyper at both ends, over any byte stream.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use anyhow::{Context as _, ensure};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::client::Visit;
+use super::content::{Altered, Content, Expected, digest};
+use super::kind::Service;
+use super::server::Shared;
+
+/// A page that describes the FastTrack protocol, with every string a naive filter looks for.
+const ABOUT_KAZAA: &str = include_str!("about_kazaa.html");
+
+/// Where that page lies.
+const ABOUT_KAZAA_PATH: &str = "/about-kazaa";
+
+/// What most browsers of one family say.
+pub(super) const USER_AGENT: &str =
+    "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+
+/// The largest download: what a `/bytes/` path may ask for, in octets.
+const LARGEST: u64 = 1 << 30;
+
+/// The most octets that one write of a body carries.
+const LARGEST_PIECE: usize = 16 * 1024;
+
+/// The octets behind a request target: the named number for `/bytes/N`, otherwise a page of some
+/// kilobytes.
+pub(super) fn content_of(target: &str) -> Content {
+    if target == ABOUT_KAZAA_PATH {
+        return Content::fixed(ABOUT_KAZAA);
+    }
+    let path = target.split('?').next().unwrap_or(target);
+    let asked = path
+        .strip_prefix("/bytes/")
+        .and_then(|number| number.parse::<u64>().ok());
+    let length = asked.unwrap_or_else(|| 1_000 + digest(target.as_bytes()) % 8_000);
+    Content::named(target, length.min(LARGEST))
+}
+
+// --- server ---
+
+/// Answers the requests of one connection in the clear.
+pub(super) async fn answer(stream: TcpStream, shared: Arc<Shared>) -> anyhow::Result<()> {
+    serve_http1(stream, shared).await
+}
+
+/// Answers HTTP/1.1 on any stream.
+pub(super) async fn serve_http1<S>(stream: S, shared: Arc<Shared>) -> anyhow::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| respond(request, Arc::clone(&shared)));
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new());
+    builder
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .context("HTTP/1.1")
+}
+
+/// Answers one request.
+pub(super) async fn respond(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<Response<Payload>, Infallible> {
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str())
+        .to_owned();
+    let seed = shared.seed ^ digest(target.as_bytes());
+    let (status, content) = match *request.method() {
+        Method::GET => (StatusCode::OK, content_of(&target)),
+        Method::POST => receive(&target, request.into_body()).await,
+        _ => (StatusCode::METHOD_NOT_ALLOWED, Content::fixed("")),
+    };
+    let mut response = Response::new(Payload::in_pieces(content, seed));
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+/// Compares an upload with the content of the same name.
+async fn receive(target: &str, mut body: Incoming) -> (StatusCode, Content) {
+    let mut expected = Expected::new(content_of(target));
+    let outcome = match drain(&mut body, &mut expected).await {
+        Ok(()) => expected.finish().map_err(Into::into),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(()) => (StatusCode::CREATED, receipt(target)),
+        Err(error) => (StatusCode::BAD_REQUEST, Content::fixed(error.to_string())),
+    }
+}
+
+/// What the server says about an upload that arrived unaltered.
+fn receipt(target: &str) -> Content {
+    Content::fixed(format!("stored {target} unaltered\n"))
+}
+
+async fn drain(body: &mut Incoming, expected: &mut Expected) -> anyhow::Result<()> {
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        if let Ok(piece) = frame.context("the body ended early")?.into_data() {
+            expected.check(&piece)?;
+        }
+    }
+    Ok(())
+}
+
+/// A body of either direction.
+pub(super) struct Payload {
+    content: Content,
+    pieces: Option<StdRng>,
+}
+
+impl Payload {
+    /// Content in pieces of drawn sizes, so that segment borders fall anywhere.
+    fn in_pieces(content: Content, seed: u64) -> Self {
+        Self {
+            content,
+            pieces: Some(StdRng::seed_from_u64(seed)),
+        }
+    }
+
+    /// Content in the largest pieces.
+    fn whole(content: Content) -> Self {
+        Self {
+            content,
+            pieces: None,
+        }
+    }
+
+    /// No body.
+    fn none() -> Self {
+        Self::whole(Content::fixed(""))
+    }
+}
+
+impl Body for Payload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let most = match &mut self.pieces {
+            Some(rng) => rng.random_range(1..=LARGEST_PIECE),
+            None => LARGEST_PIECE,
+        };
+        Poll::Ready(self.content.take(most).map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.remaining() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.content.remaining())
+    }
+}
+
+// --- client ---
+
+/// One page of some kilobytes.
+pub(super) async fn page(visit: &mut Visit) -> anyhow::Result<()> {
+    let target = page_target(visit);
+    get_in_the_clear(visit, &target).await
+}
+
+/// Four pages, one after the other, over one connection.
+pub(super) async fn keep_alive(visit: &mut Visit) -> anyhow::Result<()> {
+    let mut connection = Connection::open(visit.tcp(Service::Http).await?).await?;
+    for _ in 0..4 {
+        connection.get(&page_target(visit)).await?;
+    }
+    Ok(())
+}
+
+/// A download of 64 to 512 KiB.
+pub(super) async fn download(visit: &mut Visit) -> anyhow::Result<()> {
+    let target = bytes_target(visit, 64 * 1024..=512 * 1024);
+    get_in_the_clear(visit, &target).await
+}
+
+/// A path of digits and a file name, as application stores use it.
+pub(super) async fn digits(visit: &mut Visit) -> anyhow::Result<()> {
+    let target = format!("/{}/app.apk", visit.rng.random_range(10_000..1_000_000));
+    get_in_the_clear(visit, &target).await
+}
+
+/// A path that begins with a dot (RFC 8615).
+pub(super) async fn well_known(visit: &mut Visit) -> anyhow::Result<()> {
+    let token: u128 = visit.rng.random();
+    get_in_the_clear(visit, &format!("/.well-known/acme-challenge/{token:032x}")).await
+}
+
+/// A page asked for with cookies of 6 to 12 KiB.
+pub(super) async fn large_head(visit: &mut Visit) -> anyhow::Result<()> {
+    let mut request = get_request(&page_target(visit))?;
+    let length = visit.rng.random_range(6 * 1024..=12 * 1024);
+    let cookie: String = (0..length)
+        .map(|_| visit.rng.random_range('a'..='z'))
+        .collect();
+    request
+        .headers_mut()
+        .insert(header::COOKIE, format!("session={cookie}").parse()?);
+    Connection::open(visit.tcp(Service::Http).await?)
+        .await?
+        .fetch(request)
+        .await
+}
+
+/// An upload of 1 to 64 KiB.
+pub(super) async fn upload(visit: &mut Visit) -> anyhow::Result<()> {
+    let target = bytes_target(visit, 1_024..=64 * 1024);
+    post(visit, &target).await
+}
+
+/// The page that describes FastTrack.
+pub(super) async fn page_about_kazaa(visit: &mut Visit) -> anyhow::Result<()> {
+    get_in_the_clear(visit, ABOUT_KAZAA_PATH).await
+}
+
+/// The same page on its way to a server.
+pub(super) async fn upload_about_kazaa(visit: &mut Visit) -> anyhow::Result<()> {
+    post(visit, ABOUT_KAZAA_PATH).await
+}
+
+/// A path that names a page.
+pub(super) fn page_target(visit: &mut Visit) -> String {
+    format!("/news/{:08x}.html", visit.rng.random::<u32>())
+}
+
+/// A path that names that many octets, and whose they are.
+pub(super) fn bytes_target(visit: &mut Visit, size: std::ops::RangeInclusive<u64>) -> String {
+    let (octets, name) = (visit.rng.random_range(size), visit.rng.random::<u32>());
+    format!("/bytes/{octets}?name={name:08x}")
+}
+
+async fn get_in_the_clear(visit: &Visit, target: &str) -> anyhow::Result<()> {
+    Connection::open(visit.tcp(Service::Http).await?)
+        .await?
+        .get(target)
+        .await
+}
+
+async fn post(visit: &Visit, target: &str) -> anyhow::Result<()> {
+    let mut request = get_request(target)?;
+    *request.method_mut() = Method::POST;
+    *request.body_mut() = Payload::whole(content_of(target));
+    let mut connection = Connection::open(visit.tcp(Service::Http).await?).await?;
+    let response = connection
+        .sender
+        .send_request(request)
+        .await
+        .context("no response")?;
+    check(response, StatusCode::CREATED, receipt(target)).await
+}
+
+/// A browser's request for `target`.
+pub(super) fn get_request(target: &str) -> anyhow::Result<Request<Payload>> {
+    let request = Request::get(target)
+        .header(header::HOST, "www.example.test")
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::ACCEPT, "text/html,application/xhtml+xml,*/*;q=0.8")
+        .header(header::ACCEPT_LANGUAGE, "en-GB,en;q=0.5");
+    Ok(request.body(Payload::none())?)
+}
+
+/// An HTTP/1.1 connection over any stream; it ends when dropped.
+pub(super) struct Connection {
+    sender: SendRequest<Payload>,
+    _driver: JoinSet<()>,
+}
+
+impl Connection {
+    /// Speaks HTTP/1.1 on `stream`.
+    pub(super) async fn open<S>(stream: S) -> anyhow::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Self {
+            sender,
+            _driver: drive(connection),
+        })
+    }
+
+    /// Asks for `target` and compares what comes.
+    pub(super) async fn get(&mut self, target: &str) -> anyhow::Result<()> {
+        self.fetch(get_request(target)?).await
+    }
+
+    async fn fetch(&mut self, request: Request<Payload>) -> anyhow::Result<()> {
+        let target = request.uri().to_string();
+        self.sender.ready().await.context("the connection ended")?;
+        let response = self
+            .sender
+            .send_request(request)
+            .await
+            .context("no response")?;
+        check(response, StatusCode::OK, content_of(&target)).await
+    }
+}
+
+/// Runs a connection's own half until the returned handle is dropped. Its errors reach whoever
+/// waits for a response.
+pub(super) fn drive<E: Send + 'static>(
+    connection: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> JoinSet<()> {
+    let mut driver = JoinSet::new();
+    driver.spawn(async {
+        let _reported_to_the_sender = connection.await;
+    });
+    driver
+}
+
+/// Compares a response with what was asked for.
+pub(super) async fn check(
+    response: Response<Incoming>,
+    status: StatusCode,
+    content: Content,
+) -> anyhow::Result<()> {
+    ensure!(response.status() == status, "status {}", response.status());
+    let mut expected = Expected::new(content);
+    drain(&mut response.into_body(), &mut expected).await?;
+    expected.finish().map_err(|altered: Altered| altered.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bytes_path_names_its_length_and_other_paths_are_pages() {
+        assert_eq!(content_of("/bytes/70000?name=1").remaining(), 70_000);
+        assert!((1_000..9_000).contains(&content_of("/12345/app.apk").remaining()));
+        assert!((1_000..9_000).contains(&content_of("/bytes/many").remaining()));
+        assert_eq!(content_of("/bytes/99999999999999").remaining(), LARGEST);
+    }
+
+    #[test]
+    fn the_page_about_kazaa_shows_every_mark_of_the_protocol() {
+        for mark in [
+            "GET /.hash=",
+            "GIVE ",
+            "X-Kazaa-Username:",
+            "X-KazaaTag:",
+            "UserAgent:",
+        ] {
+            assert!(
+                ABOUT_KAZAA.contains(&format!("\n{mark}")),
+                "{mark} begins no line"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_arrives_whole_however_it_is_cut() {
+        let mut payload = Payload::in_pieces(Content::named("x", 50_000), 3);
+        let mut expected = Expected::new(Content::named("x", 50_000));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut pieces = 0;
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut payload).poll_frame(&mut cx) {
+            expected.check(&frame.into_data().unwrap()).unwrap();
+            pieces += 1;
+        }
+        assert!(pieces > 3 && payload.is_end_stream());
+        assert_eq!(expected.finish(), Ok(()));
+    }
+}
