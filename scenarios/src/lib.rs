@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What must hold: no contact succeeds while ftwall is on, and the web goes on as if it were not.
+//!
+//! A scenario is data ([`scenario`], [`catalog`]); a stage plays it without and with a device under
+//! test ([`stage`], [`device`]); three witnesses account for it ([`observe`]), the ledger counts
+//! ([`ledger`]) and the judge decides ([`judge`]). Nothing here knows how ftwall recognises or
+//! decides anything.
+
+pub mod judge;
+pub mod ledger;
+pub mod level;
+pub mod observe;
+pub mod web;
