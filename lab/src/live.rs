@@ -1,0 +1,159 @@
+//! A network that stands: its nodes, and what can be done in and with them.
+
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use crate::{
+    capture::{Capture, CaptureError},
+    netns::Namespace,
+    plan::Plan,
+    process::{Output, Process, ProcessError, Spec},
+    topology::Role,
+    wire::{Wire, WireReport},
+};
+
+/// A built network. Dropping it stops the wires and lets the namespaces go; processes end with their
+/// own [`Process`] values, which should be dropped first.
+#[derive(Debug)]
+pub struct Lab {
+    // Fields are dropped in this order: wires hold sockets inside the nodes.
+    pub(crate) wires: BTreeMap<String, Wire>,
+    pub(crate) nodes: BTreeMap<String, Node>,
+    pub(crate) plan: Plan,
+}
+
+/// One node of a built network: a network namespace with a name.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) namespace: Arc<Namespace>,
+}
+
+impl Lab {
+    /// The node of that name.
+    ///
+    /// # Panics
+    /// When there is none; the message lists those there are.
+    #[must_use]
+    pub fn node(&self, name: &str) -> &Node {
+        let known = || {
+            self.nodes
+                .keys()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        self.nodes
+            .get(name)
+            .unwrap_or_else(|| panic!("no node is called `{name}`; there are: {}", known()))
+    }
+
+    /// All nodes by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The plan it was built from.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Starts recording every frame of an interface. Frames that pass after this call has returned are
+    /// in the recording.
+    ///
+    /// # Errors
+    /// When the interface does not exist or packet sockets are refused.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn capture(&self, node: &str, interface: &str) -> Result<Capture, CaptureError> {
+        Capture::start(self.node(node), interface, Capture::WHOLE)
+    }
+
+    /// As [`Lab::capture`], keeping only the first `octets` of each frame: for long downloads.
+    ///
+    /// # Errors
+    /// When the interface does not exist or packet sockets are refused.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn capture_heads(
+        &self,
+        node: &str,
+        interface: &str,
+        octets: usize,
+    ) -> Result<Capture, CaptureError> {
+        Capture::start(self.node(node), interface, octets)
+    }
+
+    /// What the wire of that name has done so far; `None` where there is no such wire.
+    #[must_use]
+    pub fn wire_report(&self, name: &str) -> Option<WireReport> {
+        self.wires.get(name).map(Wire::report)
+    }
+}
+
+impl Node {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its first address.
+    ///
+    /// # Panics
+    /// For switches and wires, which have none.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+            .unwrap_or_else(|| panic!("{} `{}` has no address", self.role.noun(), self.name))
+    }
+
+    /// The part it plays.
+    #[must_use]
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// Starts a program inside the node.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(&self, spec: &Spec) -> Result<Process, ProcessError> {
+        Process::spawn(self, spec)
+    }
+
+    /// Runs a program inside the node to its end, at most [`Node::RUN_LIMIT`].
+    ///
+    /// # Errors
+    /// When it cannot be started, or has to be killed because it did not end. A program that ends with
+    /// a failure is no error here: see [`Output::success`].
+    pub fn run(&self, spec: &Spec) -> Result<Output, ProcessError> {
+        self.run_within(spec, Self::RUN_LIMIT)
+    }
+
+    /// Longest time a program may take under [`Node::run`].
+    pub const RUN_LIMIT: Duration = Duration::from_secs(60);
+
+    /// As [`Node::run`] with a limit of its own.
+    ///
+    /// # Errors
+    /// As [`Node::run`].
+    pub fn run_within(&self, spec: &Spec, limit: Duration) -> Result<Output, ProcessError> {
+        let mut process = self.spawn(spec)?;
+        process.wait_exit(limit)?;
+        Ok(process.into_output())
+    }
+
+    /// Does `work` on a thread inside the node: sockets opened there belong to the node and may be
+    /// used from anywhere afterwards.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        self.namespace.run(work)
+    }
+}

@@ -1,0 +1,3 @@
+//! `lab doctor` and `lab shell`.
+
+fn main() {}
