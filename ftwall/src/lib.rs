@@ -24,6 +24,8 @@ mod timestamp;
 mod verdict;
 
 #[cfg(feature = "gateway")]
+pub mod control;
+#[cfg(feature = "gateway")]
 pub mod gateway;
 
 pub use config::EngineConfig;

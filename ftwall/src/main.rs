@@ -1,3 +1,85 @@
 //! The `ftwall` program: parse what was typed, run it, answer with an exit code.
 
-fn main() {}
+mod cli;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command, OutputArg, ReplayArgs, RuleArgs, RulesCommand};
+use ftwall::gateway::backend::{self, Backend};
+use ftwall::gateway::rules::{self, RuleSettings};
+use ftwall::gateway::{daemon, doctor, failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ftwall: {error:#}");
+            failure::exit_code(&error)
+        }
+    }
+}
+
+/// Standard output belongs to events and answers.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("FTWALL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => daemon::run(args.settings()?).map(|()| ExitCode::SUCCESS),
+        Command::Rules(RulesCommand::Print(args)) => print_rules(&args),
+        Command::Rules(RulesCommand::Apply(args)) => apply_rules(&args),
+        Command::Rules(RulesCommand::Remove(args)) => {
+            let tools = args.backend().and_then(Backend::xt);
+            backend::remove(tools).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Replay(args) => replay(&args),
+        Command::Doctor(args) => {
+            let report = doctor::examine();
+            print(&doctor::render(&report, args.output == OutputArg::Json))?;
+            Ok(ExitCode::from(report.exit_code()))
+        }
+    }
+}
+
+/// Without a back end asked for, shows the best there is anywhere: printing touches nothing, so it
+/// cannot try what works here.
+fn print_rules(args: &RuleArgs) -> anyhow::Result<ExitCode> {
+    let backend = args.backend().unwrap_or(Backend::LADDER[0]);
+    print(&rules::print(&args.settings()?, backend))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn apply_rules(args: &RuleArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.settings()?;
+    let backend = backend::choose(args.backend())?;
+    let settings = RuleSettings {
+        payload_test: backend::probe_payload_test(),
+        ..settings
+    };
+    backend::apply(&settings, backend)?.keep();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A reader that has seen enough, like `head`, is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let _ = (&args.files, args.output, args.engine());
+    anyhow::bail!("this build cannot read captures")
+}

@@ -118,7 +118,7 @@ pub fn probe_payload_test() -> PayloadTest {
 #[derive(Debug)]
 #[must_use = "dropping this takes the rules away"]
 pub struct Installed {
-    backend: Backend,
+    tools: Option<XtTools>,
     in_place: bool,
 }
 
@@ -129,7 +129,7 @@ impl Installed {
     /// What could not be taken away; everything else is gone.
     pub fn remove(mut self) -> anyhow::Result<()> {
         self.in_place = false;
-        remove(self.backend.xt())
+        remove(self.tools)
     }
 
     /// Leaves the rules to whoever removes them later.
@@ -141,7 +141,7 @@ impl Installed {
 impl Drop for Installed {
     fn drop(&mut self) {
         if self.in_place
-            && let Err(error) = remove(self.backend.xt())
+            && let Err(error) = remove(self.tools)
         {
             warn!(%error, "rules could not be taken away; try `ftwall rules remove`");
         }
@@ -163,7 +163,7 @@ pub fn apply(settings: &RuleSettings, backend: Backend) -> anyhow::Result<Instal
         .context("checking the rules")?;
 
     let installed = Installed {
-        backend,
+        tools: backend.xt(),
         in_place: true,
     };
     if let Some(tools) = backend.xt() {
@@ -175,6 +175,21 @@ pub fn apply(settings: &RuleSettings, backend: Backend) -> anyhow::Result<Instal
         .map_err(explain)
         .context("applying the rules")?;
     Ok(installed)
+}
+
+/// Lets rules that are in place drop what they would queue, until they are applied anew or, with the
+/// returned value, taken away.
+///
+/// # Errors
+/// When a tool is missing or the kernel refuses.
+pub fn hold() -> anyhow::Result<Installed> {
+    nft::apply(&rules::hold_commands())
+        .map_err(explain)
+        .context("holding the rules in place")?;
+    Ok(Installed {
+        tools: None,
+        in_place: true,
+    })
 }
 
 /// Takes everything of ftwall's away; with nothing there does nothing. `also` names an iptables family

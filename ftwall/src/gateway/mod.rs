@@ -1,10 +1,21 @@
 //! The shell: everything that touches the kernel, the clock, files or the command line.
+//!
+//! [`daemon`] is the recipe; the other files each know one thing it needs.
 
 pub mod backend;
+pub mod clock;
+pub mod daemon;
+pub mod doctor;
 pub mod failure;
+pub mod inbound;
+pub mod inject;
+pub mod kernel_sets;
 pub mod marks;
+pub mod nfqueue;
 pub mod nft;
 pub mod nft_json;
 pub mod program;
 pub mod rules;
+pub mod signals;
+pub mod surroundings;
 pub mod xt;

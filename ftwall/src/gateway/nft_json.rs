@@ -91,6 +91,11 @@ pub fn add_forward_chain(name: &str, priority: i32) -> Value {
     } } })
 }
 
+/// Empties a chain.
+pub fn flush_chain(name: &str) -> Value {
+    json!({ "flush": { "chain": { "family": FAMILY, "table": TABLE, "name": name } } })
+}
+
 /// A rule at the end of `chain`; `comment` is what `nft list ruleset` shows beside it.
 pub fn add_rule(chain: &str, comment: &str, expressions: &[Value]) -> Value {
     json!({ "add": { "rule": {

@@ -24,9 +24,9 @@ use super::backend::Backend;
 use super::marks::{MarkBit, MarkField};
 use super::nft_json::{
     accept, add_chain, add_elements, add_expiring_set, add_forward_chain, add_network_set,
-    add_rule, add_table, clear_bits, compare, concat, counter, ct, drop, equals, field, flush_set,
-    flush_table, goto, has_bits, in_set, is_new, is_syn, masked, meta, prefix, queue, range, raw,
-    set_bits,
+    add_rule, add_table, clear_bits, compare, concat, counter, ct, drop, equals, field,
+    flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_new, is_syn, masked, meta,
+    prefix, queue, range, raw, set_bits,
 };
 use super::xt;
 use crate::protocol::{ByteMatch, Direction, UdpShape};
@@ -177,6 +177,14 @@ pub fn commands(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
     commands.extend(queue_rules(settings, backend));
     commands.extend(keep_rules(settings.marks));
     commands
+}
+
+/// The commands that make rules in place drop what they would queue.
+pub fn hold_commands() -> [Value; 2] {
+    [
+        flush_chain(ENQUEUE),
+        add_rule(ENQUEUE, "a daemon is starting", &[counter(), drop()]),
+    ]
 }
 
 /// What `ftwall rules print` shows: each input under the command line that takes it.

@@ -1,0 +1,368 @@
+//! The event log: one JSON object per line, in the outer shape of Suricata's EVE log.
+//!
+//! The engine's events get their timestamp here and the daemon's own are added. A client that is being
+//! dropped makes thousands of packets: its drops are reported a few per second, and each report says
+//! how many were left out before it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::Serialize;
+use tracing::warn;
+
+use crate::event::{Details, PacketEnds};
+use crate::{Event, EventType, Timestamp};
+
+/// Where events go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventTarget {
+    /// Standard output, written `-`.
+    Stdout,
+    /// The end of this file.
+    File(PathBuf),
+}
+
+impl FromStr for EventTarget {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<EventTarget, Self::Err> {
+        Ok(match text {
+            "-" => EventTarget::Stdout,
+            path => EventTarget::File(path.into()),
+        })
+    }
+}
+
+impl fmt::Display for EventTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventTarget::Stdout => f.write_str("standard output"),
+            EventTarget::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// What the daemon itself has to report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event_type")]
+pub enum Notice {
+    /// Queue and rules are live.
+    #[serde(rename = "ready")]
+    Ready {
+        /// The mechanism that queues.
+        backend: &'static str,
+        /// The queue's number.
+        queue: u16,
+    },
+    /// Hosts outside can open connections to hosts inside, as far as can be seen.
+    #[serde(rename = "inbound.open")]
+    InboundOpen {
+        /// What was looked at and what to do.
+        message: String,
+    },
+    /// The kernel refused to take locked hosts or learned peers; the daemon still knows them.
+    #[serde(rename = "kernel_sets.failed")]
+    KernelSetsFailed {
+        /// What the kernel said.
+        message: String,
+    },
+    /// What was counted, once at the end.
+    #[serde(rename = "stats")]
+    Stats {
+        /// The numbers.
+        ftwall: Statistics,
+    },
+}
+
+/// What a daemon has counted from its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Statistics {
+    /// Packets that came through the queue.
+    pub packets: u64,
+    /// Those whose headers do not hold together.
+    pub malformed: u64,
+    /// Packets by `action/reason`.
+    pub verdicts: BTreeMap<String, u64>,
+    /// Evidence by name.
+    pub evidence: BTreeMap<&'static str, u64>,
+    /// Errors of the queue's socket, by what the kernel said.
+    pub queue_errors: BTreeMap<String, u64>,
+    /// Answers and probes the network did not take.
+    pub injections_failed: u64,
+    /// Changes of the kernel's sets that were lost because too many waited.
+    pub set_changes_lost: u64,
+    /// Events that could not be written.
+    pub events_lost: u64,
+}
+
+/// Writes events to their target.
+pub struct EventWriter {
+    out: Box<dyn Write>,
+    drops: DropSampler,
+    lost: u64,
+}
+
+impl EventWriter {
+    /// Opens the target.
+    ///
+    /// # Errors
+    /// When a file cannot be opened for appending.
+    pub fn open(target: &EventTarget) -> io::Result<EventWriter> {
+        Ok(match target {
+            EventTarget::Stdout => EventWriter::to(io::stdout()),
+            EventTarget::File(path) => {
+                EventWriter::to(OpenOptions::new().create(true).append(true).open(path)?)
+            }
+        })
+    }
+
+    /// A writer to `out`.
+    pub fn to(out: impl Write + 'static) -> EventWriter {
+        EventWriter {
+            out: Box::new(BufWriter::new(out)),
+            drops: DropSampler::default(),
+            lost: 0,
+        }
+    }
+
+    /// Reports what the engine reports, drops in samples.
+    pub fn event(&mut self, now: Timestamp, mut event: Event) {
+        if event.event_type == EventType::PacketDrop {
+            let Some(suppressed) = self.drops.admit(now, subject(&event)) else {
+                return;
+            };
+            event.ftwall.suppressed = event.ftwall.suppressed.saturating_add(suppressed);
+        }
+        self.line(now, &event);
+    }
+
+    /// Reports what the daemon has to say.
+    pub fn notice(&mut self, now: Timestamp, notice: &Notice) {
+        self.line(now, notice);
+    }
+
+    /// Hands everything written so far to readers.
+    pub fn flush(&mut self) {
+        let flushed = self.out.flush();
+        self.note_loss(flushed);
+    }
+
+    /// Events that could not be written.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    fn line(&mut self, now: Timestamp, content: &impl Serialize) {
+        #[derive(Serialize)]
+        struct Line<'a, T> {
+            timestamp: String,
+            #[serde(flatten)]
+            content: &'a T,
+        }
+        let line = Line {
+            timestamp: now.rfc3339().to_string(),
+            content,
+        };
+        let mut text = serde_json::to_vec(&line).expect("events hold only names and numbers");
+        text.push(b'\n');
+        let written = self.out.write_all(&text);
+        self.note_loss(written);
+    }
+
+    /// A full disk must not end the protection of a network: said once, then counted.
+    fn note_loss(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            if self.lost == 0 {
+                warn!(%error, "events cannot be written any more");
+            }
+            self.lost += 1;
+        }
+    }
+}
+
+/// Who a drop is about: the inside host if the engine names it, else whoever sent the packet.
+fn subject(event: &Event) -> Option<IpAddr> {
+    let Details { client, .. } = event.ftwall;
+    let sender = event.packet.map(|PacketEnds { src_ip, .. }| src_ip);
+    client.map(IpAddr::V4).or(sender)
+}
+
+/// Drops reported per client and second.
+const DROPS_PER_SECOND: u32 = 10;
+/// Clients sampled apart; beyond that everybody's count starts again.
+const SAMPLED_CLIENTS: usize = 4096;
+
+/// Lets a few drops per client and second through and counts the others.
+#[derive(Debug, Default)]
+struct DropSampler {
+    clients: HashMap<Option<IpAddr>, Sample>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    second: u64,
+    reported: u32,
+    suppressed: u32,
+}
+
+impl DropSampler {
+    /// How many were left out before this one, or nothing if this one is left out.
+    fn admit(&mut self, now: Timestamp, client: Option<IpAddr>) -> Option<u32> {
+        if self.clients.len() >= SAMPLED_CLIENTS && !self.clients.contains_key(&client) {
+            self.clients.clear();
+        }
+        let sample = self.clients.entry(client).or_default();
+        let second = now.since_origin().as_secs();
+        if second != sample.second {
+            *sample = Sample {
+                second,
+                reported: 0,
+                ..*sample
+            };
+        }
+        if sample.reported >= DROPS_PER_SECOND {
+            sample.suppressed = sample.suppressed.saturating_add(1);
+            return None;
+        }
+        sample.reported += 1;
+        Some(std::mem::take(&mut sample.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::net::Ipv4Addr;
+    use std::rc::Rc;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::event::VerdictDetails;
+
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
+
+    /// A target that a test can read afterwards.
+    #[derive(Clone, Default)]
+    struct Page(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Page {
+        fn lines(&self) -> Vec<Value> {
+            let bytes = self.0.borrow();
+            let lines = bytes
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty());
+            lines
+                .map(|line| serde_json::from_slice(line).expect("one object per line"))
+                .collect()
+        }
+    }
+
+    fn drop_of(client: Ipv4Addr) -> Event {
+        let packet = PacketEnds::new(
+            "UDP",
+            "10.77.1.1:2301".parse().expect("a literal"),
+            "198.18.0.1:1214".parse().expect("a literal"),
+        );
+        let verdict = VerdictDetails {
+            action: "drop",
+            reason: "ping",
+        };
+        Event {
+            event_type: EventType::PacketDrop,
+            packet: Some(packet),
+            ftwall: Details {
+                client: Some(client),
+                verdict: Some(verdict),
+                ..Details::default()
+            },
+        }
+    }
+
+    #[test]
+    fn an_event_has_the_outer_shape_of_eve() {
+        let page = Page::default();
+        let mut writer = EventWriter::to(page.clone());
+        writer.event(Timestamp::from_secs(1_057_363_199), drop_of(CLIENT));
+        writer.flush();
+        let lines = page.lines();
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["timestamp"], "2003-07-04T23:59:59.000000Z");
+        assert_eq!(lines[0]["event_type"], "packet.drop");
+        assert_eq!(lines[0]["dest_port"], 1214);
+        assert_eq!(lines[0]["ftwall"]["verdict"]["reason"], "ping");
+    }
+
+    #[test]
+    fn the_ready_line_names_back_end_and_queue() {
+        let page = Page::default();
+        let mut writer = EventWriter::to(page.clone());
+        writer.notice(
+            Timestamp::ORIGIN,
+            &Notice::Ready {
+                backend: "iptables-nft",
+                queue: 7,
+            },
+        );
+        writer.flush();
+        let line = &page.lines()[0];
+        assert_eq!(line["event_type"], "ready");
+        assert_eq!(
+            (&line["backend"], &line["queue"]),
+            (&"iptables-nft".into(), &7.into())
+        );
+    }
+
+    #[test]
+    fn drops_of_one_client_are_sampled_and_the_rest_is_counted() {
+        let page = Page::default();
+        let mut writer = EventWriter::to(page.clone());
+        for _ in 0..100 {
+            writer.event(Timestamp::from_secs(5), drop_of(CLIENT));
+        }
+        writer.event(
+            Timestamp::from_secs(5),
+            drop_of(Ipv4Addr::new(10, 77, 1, 2)),
+        );
+        writer.event(Timestamp::from_secs(6), drop_of(CLIENT));
+        writer.flush();
+        let lines = page.lines();
+        assert_eq!(lines.len(), 12);
+        let next_second = lines.last().expect("there are twelve");
+        assert_eq!(next_second["ftwall"]["suppressed"], 90);
+    }
+
+    #[test]
+    fn a_target_that_fails_is_counted_and_survived() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut writer = EventWriter::to(Full);
+        writer.event(Timestamp::ORIGIN, drop_of(CLIENT));
+        writer.flush();
+        assert_eq!(writer.lost(), 1);
+    }
+}

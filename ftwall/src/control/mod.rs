@@ -1,0 +1,3 @@
+//! What the daemon tells people and programs around it.
+
+pub mod events;

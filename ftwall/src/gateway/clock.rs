@@ -1,0 +1,32 @@
+//! The daemon's clock: the only file of the live gateway that reads one.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::Timestamp;
+
+/// A clock that shows time since the Unix epoch, so that events can be compared with other logs, and
+/// that never runs backwards, whatever is done to the system's clock meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started_at: Timestamp,
+    started: Instant,
+}
+
+impl Clock {
+    /// A clock set by the system's.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the shell is where time enters")]
+    pub fn start() -> Clock {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Clock {
+            started_at: Timestamp::after_origin(since_epoch.unwrap_or(Duration::ZERO)),
+            started: Instant::now(),
+        }
+    }
+
+    /// What it shows now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.started_at + self.started.elapsed()
+    }
+}

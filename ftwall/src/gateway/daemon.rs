@@ -1,0 +1,423 @@
+//! The live gateway: take a packet, let the engine judge it, answer the kernel, carry out what the
+//! engine asks for, sleep until something happens.
+//!
+//! Everything that can be refused is asked for before the rules are in place, and the rules go before
+//! the queue does, so that no packet ever waits for a daemon that is not there.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing::{debug, info, trace, warn};
+
+use super::backend::{self, Backend, Installed};
+use super::clock::Clock;
+use super::failure::Misconfigured;
+use super::inbound;
+use super::inject::Injector;
+use super::kernel_sets::{Change, Element, KernelSets};
+use super::marks::{MarkBit, MarkField};
+use super::nfqueue::{self, Answer, Packet, Queue};
+use super::rules::RuleSettings;
+use super::signals::EndRequests;
+use super::{nft, surroundings};
+use crate::config::{NeverBlock, Reply};
+use crate::control::events::{EventTarget, EventWriter, Notice, Statistics};
+use crate::{Action, Conntrack, Engine, EngineConfig, Ingress, Verdict};
+
+/// Packets taken at once before actions and events are seen to.
+const BATCH: usize = 64;
+/// How long to sleep at most, so that refusals of the kernel's sets are reported in time.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// Everything a daemon is told when it starts.
+#[derive(Debug)]
+pub struct RunSettings {
+    /// The kernel's part.
+    pub rules: RuleSettings,
+    /// The engine's part.
+    pub engine: EngineConfig,
+    /// The mechanism to queue with; the best that works if absent.
+    pub backend: Option<Backend>,
+    /// Where events go.
+    pub events: EventTarget,
+    /// Seed of everything the engine draws.
+    pub seed: u64,
+}
+
+/// Runs until asked to end, and leaves no rule behind.
+///
+/// # Errors
+/// When a privilege, a kernel feature or a file is missing at the start, or rules cannot be removed.
+pub fn run(settings: RunSettings) -> anyhow::Result<()> {
+    let requests = EndRequests::listen().context("taking over signals")?;
+    let events = open_events(&settings.events)?;
+    let injector = open_injector(&settings.engine)?;
+    let backend = backend::choose(settings.backend)?;
+    let payload_test = backend::probe_payload_test();
+    let rule_settings = RuleSettings {
+        payload_test,
+        ..settings.rules
+    };
+    let (queue, leftovers) = open_queue(rule_settings.queue)?;
+    let mut daemon = Daemon {
+        clock: Clock::start(),
+        engine: Engine::new(guarded(settings.engine), settings.seed),
+        marks: rule_settings.marks,
+        queue,
+        sets: KernelSets::start().context("starting the thread that writes sets")?,
+        injector,
+        events,
+        counted: Counted::default(),
+    };
+    let is_open = look_around(&rule_settings)?;
+    let rules = backend::apply(&rule_settings, backend)?;
+    leftovers.into_iter().for_each(Installed::keep);
+    daemon.announce(backend, &settings.events)?;
+    if is_open {
+        daemon.warn_open();
+    }
+
+    let served = daemon.serve(&requests);
+    daemon.sets.finish();
+    let removed = rules.remove();
+    daemon.finish();
+    served.and(removed)
+}
+
+fn open_events(target: &EventTarget) -> anyhow::Result<EventWriter> {
+    EventWriter::open(target).map_err(|error| {
+        let message = format!("cannot write events to {target}: {error}; choose another --events");
+        Misconfigured(message).into()
+    })
+}
+
+/// Needed only where something is to be sent in a peer's name.
+fn open_injector(engine: &EngineConfig) -> anyhow::Result<Option<Injector>> {
+    if engine.reply == Reply::None && !engine.reprobe {
+        return Ok(None);
+    }
+    Injector::open().map(Some)
+}
+
+/// Binds the queue while no rule feeds it. Rules that a killed daemon has left are held meanwhile: the
+/// queue would lose packets that come before it is set up.
+fn open_queue(number: u16) -> anyhow::Result<(Queue, Option<Installed>)> {
+    let leftovers = if backend::is_applied()? {
+        nfqueue::check_free(number)?;
+        Some(backend::hold()?)
+    } else {
+        None
+    };
+    Ok((Queue::open(number)?, leftovers))
+}
+
+/// The engine's configuration with the machine's own surroundings never blocked.
+fn guarded(mut engine: EngineConfig) -> EngineConfig {
+    engine
+        .never_block
+        .extend(surroundings::addresses().into_iter().map(NeverBlock::from));
+    engine
+}
+
+/// Says what will keep ftwall from doing its work although everything starts; true if hosts inside
+/// seem to be reachable from outside.
+fn look_around(rules: &RuleSettings) -> anyhow::Result<bool> {
+    if !surroundings::forwards() {
+        warn!("this machine does not forward IPv4 packets: set net.ipv4.ip_forward=1");
+    }
+    let listing = nft::list()?;
+    if listing.objects("flowtable").next().is_some() {
+        warn!("a flow table is in use: packets that take it never come to ftwall");
+    }
+    Ok(rules.inbound.is_none() && inbound::find(&listing).is_none())
+}
+
+struct Daemon {
+    clock: Clock,
+    engine: Engine,
+    marks: MarkField,
+    queue: Queue,
+    sets: KernelSets,
+    injector: Option<Injector>,
+    events: EventWriter,
+    counted: Counted,
+}
+
+/// What only the shell can count.
+#[derive(Debug, Default)]
+struct Counted {
+    queue_errors: BTreeMap<String, u64>,
+    injections_failed: u64,
+    set_changes_lost: u64,
+}
+
+impl Daemon {
+    /// Says that queue and rules are live, first thing on standard output wherever events go.
+    fn announce(&mut self, backend: Backend, target: &EventTarget) -> anyhow::Result<()> {
+        let ready = Notice::Ready {
+            backend: backend.name(),
+            queue: self.queue.number(),
+        };
+        let now = self.clock.now();
+        let buffer = self
+            .queue
+            .receive_buffer()
+            .context("asking for the size of the buffer")?;
+        info!(%backend, queue = self.queue.number(), buffer, "queue and rules are live");
+        self.events.notice(now, &ready);
+        self.events.flush();
+        if *target != EventTarget::Stdout {
+            let mut stdout = open_events(&EventTarget::Stdout)?;
+            stdout.notice(now, &ready);
+            stdout.flush();
+        }
+        Ok(())
+    }
+
+    fn warn_open(&mut self) {
+        warn!("{}", inbound::OPEN);
+        let message = inbound::OPEN.to_owned();
+        self.events
+            .notice(self.clock.now(), &Notice::InboundOpen { message });
+        self.events.flush();
+    }
+
+    fn serve(&mut self, requests: &EndRequests) -> anyhow::Result<()> {
+        loop {
+            self.sleep(requests).context("waiting for packets")?;
+            if requests.arrived() {
+                return Ok(());
+            }
+            self.take_packets();
+            self.see_to_time();
+            self.carry_out_actions();
+            self.report();
+        }
+    }
+
+    /// Until a packet or a signal comes, or the engine wants to be called.
+    fn sleep(&self, requests: &EndRequests) -> rustix::io::Result<()> {
+        let now = self.clock.now();
+        let wanted = self
+            .engine
+            .poll_timeout()
+            .map(|due| due.saturating_since(now));
+        let timeout = wanted.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
+        let timeout = Timespec::try_from(timeout).expect("a second fits");
+        let mut sources = [
+            PollFd::new(&self.queue, PollFlags::IN),
+            PollFd::new(requests, PollFlags::IN),
+        ];
+        match poll(&mut sources, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_packets(&mut self) {
+        for _ in 0..BATCH {
+            match self.queue.receive() {
+                Ok(Some(packet)) => self.judge(packet),
+                Ok(None) => return,
+                Err(error) => self.count_queue_error(&error),
+            }
+        }
+    }
+
+    fn judge(&mut self, packet: Packet) {
+        let mark = packet.mark();
+        let conntrack = Conntrack {
+            reply: self.marks.is_set(mark, MarkBit::Reply),
+            from_start: self.marks.is_set(mark, MarkBit::FromStart),
+        };
+        let ingress = Ingress {
+            bytes: packet.bytes(),
+            conntrack: Some(conntrack),
+        };
+        let verdict = self.engine.handle_packet(self.clock.now(), ingress);
+        trace!(
+            action = verdict.action(),
+            reason = verdict.reason(),
+            "judged"
+        );
+        let answer = answer(self.marks, mark, verdict);
+        if let Err(error) = self.queue.answer(packet, answer) {
+            self.count_queue_error(&error);
+        }
+    }
+
+    /// One bad answer never ends the daemon: the kernel reports on packets that are long gone, too.
+    fn count_queue_error(&mut self, error: &io::Error) {
+        debug!(%error, "the queue reports an error");
+        *self
+            .counted
+            .queue_errors
+            .entry(error.to_string())
+            .or_default() += 1;
+    }
+
+    fn see_to_time(&mut self) {
+        let now = self.clock.now();
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+            self.engine.handle_timeout(now);
+        }
+    }
+
+    fn carry_out_actions(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::LockHost { host, for_ } => {
+                    self.change_set((Element::Locked(host), Some(for_)));
+                }
+                Action::ReleaseHost { host } => self.change_set((Element::Locked(host), None)),
+                Action::LearnPeer {
+                    client,
+                    peer,
+                    for_,
+                    kernel_drop: true,
+                } => {
+                    self.change_set((Element::Peer(client, peer), Some(for_)));
+                }
+                // Ports of the web are decided by payload; the engine alone knows this peer.
+                Action::LearnPeer {
+                    kernel_drop: false, ..
+                } => {}
+                Action::ForgetPeer { client, peer } => {
+                    self.change_set((Element::Peer(client, peer), None));
+                }
+                Action::Answer { from, to, payload } | Action::Probe { from, to, payload } => {
+                    self.inject(from, to, &payload);
+                }
+            }
+        }
+    }
+
+    fn change_set(&mut self, change: Change) {
+        if !self.sets.request(change) {
+            self.counted.set_changes_lost += 1;
+        }
+    }
+
+    fn inject(&mut self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
+        let Some(injector) = &self.injector else {
+            return;
+        };
+        if let Err(error) = injector.send(from, to, payload) {
+            debug!(%error, %to, "a datagram could not be sent");
+            self.counted.injections_failed += 1;
+        }
+    }
+
+    fn report(&mut self) {
+        let now = self.clock.now();
+        while let Some(event) = self.engine.poll_event() {
+            self.events.event(now, event);
+        }
+        let failures: Vec<String> = self
+            .sets
+            .failures()
+            .map(|error| error.to_string())
+            .collect();
+        for message in failures {
+            warn!(message, "the kernel refuses changes of its sets");
+            self.events
+                .notice(now, &Notice::KernelSetsFailed { message });
+        }
+        self.events.flush();
+    }
+
+    /// Answers what still waits, now that no rule sends more, and says what was counted.
+    fn finish(mut self) {
+        self.take_packets();
+        self.carry_out_actions();
+        self.report();
+        let statistics = self.statistics();
+        info!(packets = statistics.packets, "ended");
+        self.events
+            .notice(self.clock.now(), &Notice::Stats { ftwall: statistics });
+        self.events.flush();
+    }
+
+    fn statistics(&self) -> Statistics {
+        let counters = self.engine.counters();
+        let verdicts = counters
+            .verdicts
+            .iter()
+            .map(|(verdict, count)| (format!("{}/{}", verdict.action(), verdict.reason()), *count));
+        Statistics {
+            packets: counters.packets,
+            malformed: counters.malformed,
+            verdicts: verdicts.collect(),
+            evidence: counters.evidence.clone(),
+            queue_errors: self.counted.queue_errors.clone(),
+            injections_failed: self.counted.injections_failed,
+            set_changes_lost: self.counted.set_changes_lost,
+            events_lost: self.events.lost(),
+        }
+    }
+}
+
+/// What the kernel is told: a proof travels in the packet's mark, beside whatever else is there.
+fn answer(marks: MarkField, mark: u32, verdict: Verdict) -> Answer {
+    match verdict {
+        Verdict::Pass(_) => Answer::Accept { mark: None },
+        Verdict::Tolerate(_) => Answer::Accept {
+            mark: Some(marks.with(mark, MarkBit::Tolerated)),
+        },
+        Verdict::Clear(_) => Answer::Accept {
+            mark: Some(marks.with(mark, MarkBit::Cleared)),
+        },
+        Verdict::Drop(_) => Answer::Drop,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClearReason, DropReason, PassReason, TolerateReason};
+
+    #[test]
+    fn a_proof_is_added_to_the_marks_that_are_there_and_a_mere_pass_changes_none() {
+        let marks = MarkField::DEFAULT;
+        let cases = [
+            (
+                Verdict::Pass(PassReason::Undecided),
+                Answer::Accept { mark: None },
+            ),
+            (
+                Verdict::Clear(ClearReason::Http),
+                Answer::Accept {
+                    mark: Some(0x1100_0007),
+                },
+            ),
+            (
+                Verdict::Tolerate(TolerateReason::Midstream),
+                Answer::Accept {
+                    mark: Some(0x2100_0007),
+                },
+            ),
+            (Verdict::Drop(DropReason::Ping), Answer::Drop),
+        ];
+        for (verdict, expected) in cases {
+            assert_eq!(answer(marks, 0x0100_0007, verdict), expected, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn the_machines_own_addresses_are_never_blocked() {
+        let own = surroundings::addresses();
+        let guarded = guarded(EngineConfig::default());
+        for net in own {
+            assert!(
+                guarded
+                    .never_block
+                    .contains(&NeverBlock { net, port: None }),
+                "{net}"
+            );
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Telling the kernel who is locked and which peers are known.
+//!
+//! Starting `nft` takes milliseconds, a packet microseconds: the packet loop only hands changes over,
+//! and one thread, the only one that runs `nft` while packets flow, writes all that have come together
+//! in one transaction. A change that does not reach the kernel costs protection in depth, not the
+//! promise: the engine knows it too.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::nft;
+use super::nft_json::{add_elements, address, concat, delete_elements, expiring};
+use super::program::ProgramError;
+use super::rules::{LOCKED, PEERS};
+
+/// Changes that may wait to be written.
+const BACKLOG: usize = 4096;
+/// Changes written at once at most, so that a flood does not delay the first of them for long.
+const BATCH: usize = 1024;
+
+/// What an element says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Element {
+    /// This host is locked.
+    Locked(Ipv4Addr),
+    /// This client knows this peer, over UDP and TCP.
+    Peer(Ipv4Addr, SocketAddrV4),
+}
+
+/// One change: for how long the element stays from now on, or that it goes.
+pub type Change = (Element, Option<Duration>);
+
+/// Changes of which the last for each element counts.
+type Batch = BTreeMap<Element, Option<Duration>>;
+
+/// The thread that writes sets.
+#[derive(Debug)]
+pub struct KernelSets {
+    /// Absent once finished: the thread ends when it is dropped.
+    changes: Option<SyncSender<Change>>,
+    failures: Receiver<ProgramError>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KernelSets {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start() -> std::io::Result<KernelSets> {
+        let (changes, received) = sync_channel(BACKLOG);
+        let (failed, failures) = channel();
+        let writer = move || write_until_closed(&received, &failed);
+        let thread = std::thread::Builder::new()
+            .name("kernel-sets".into())
+            .spawn(writer)?;
+        Ok(KernelSets {
+            changes: Some(changes),
+            failures,
+            thread: Some(thread),
+        })
+    }
+
+    /// Hands a change over; false if too many wait already and it is lost.
+    #[must_use]
+    pub fn request(&self, change: Change) -> bool {
+        self.changes
+            .as_ref()
+            .is_some_and(|changes| changes.try_send(change).is_ok())
+    }
+
+    /// What the kernel refused since the last call.
+    pub fn failures(&self) -> impl Iterator<Item = ProgramError> + '_ {
+        self.failures.try_iter()
+    }
+
+    /// Writes what waits and ends the thread; later changes are lost.
+    pub fn finish(&mut self) {
+        self.changes = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed already, and the rules have to go either way.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_until_closed(changes: &Receiver<Change>, failed: &Sender<ProgramError>) {
+    while let Ok(first) = changes.recv() {
+        let batch: Batch = std::iter::once(first)
+            .chain(changes.try_iter().take(BATCH - 1))
+            .collect();
+        for error in write(&batch) {
+            // Nobody listens any more when the daemon ends; nothing is left to say then.
+            let _ = failed.send(error);
+        }
+    }
+}
+
+/// Writes a batch; if the kernel refuses it, locks and peers apart, because a full set of peers must
+/// not keep a host from being locked.
+fn write(batch: &Batch) -> Vec<ProgramError> {
+    let Err(error) = nft::apply(&commands(batch)) else {
+        return Vec::new();
+    };
+    let is_lock = |element: &Element| matches!(element, Element::Locked(_));
+    let (locks, peers): (Batch, Batch) = batch.iter().partition(|(element, _)| is_lock(element));
+    if locks.is_empty() || peers.is_empty() {
+        return vec![error];
+    }
+    [locks, peers]
+        .iter()
+        .filter_map(|part| nft::apply(&commands(part)).err())
+        .collect()
+}
+
+/// Each element is added, deleted and added again: adding alone does not renew the timeout of an
+/// element that is there, and deleting alone fails for one that has just left.
+fn commands(batch: &Batch) -> Vec<Value> {
+    [LOCKED, PEERS]
+        .iter()
+        .flat_map(|set| set_commands(set, batch))
+        .collect()
+}
+
+fn set_commands(set: &str, batch: &Batch) -> Vec<Value> {
+    let of_set = || batch.iter().filter(|(element, _)| set_of(element) == set);
+    let touched: Vec<Value> = of_set().flat_map(|(element, _)| keys(element)).collect();
+    if touched.is_empty() {
+        return Vec::new();
+    }
+    let staying: Vec<Value> = of_set()
+        .filter_map(|(element, stays)| Some((keys(element), (*stays)?)))
+        .flat_map(|(keys, stays)| keys.into_iter().map(move |key| expiring(&key, stays)))
+        .collect();
+    let mut commands = vec![add_elements(set, &touched), delete_elements(set, &touched)];
+    if !staying.is_empty() {
+        commands.push(add_elements(set, &staying));
+    }
+    commands
+}
+
+fn set_of(element: &Element) -> &'static str {
+    match element {
+        Element::Locked(_) => LOCKED,
+        Element::Peer(..) => PEERS,
+    }
+}
+
+fn keys(element: &Element) -> Vec<Value> {
+    match *element {
+        Element::Locked(host) => vec![address(host)],
+        Element::Peer(client, peer) => ["udp", "tcp"]
+            .map(|protocol| {
+                concat(&[
+                    address(client),
+                    address(*peer.ip()),
+                    json!(protocol),
+                    json!(peer.port()),
+                ])
+            })
+            .to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
+    const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), 1214);
+
+    fn lines(changes: &[Change]) -> String {
+        let batch: Batch = changes.iter().copied().collect();
+        commands(&batch)
+            .iter()
+            .map(|command| format!("{command}\n"))
+            .collect()
+    }
+
+    #[test]
+    fn a_renewed_lock_gets_a_new_timeout_whether_or_not_it_is_still_there() {
+        insta::assert_snapshot!(lines(&[(
+            Element::Locked(HOST),
+            Some(Duration::from_secs(120))
+        )]));
+    }
+
+    #[test]
+    fn a_peer_is_known_over_udp_and_tcp() {
+        let learned = (Element::Peer(HOST, PEER), Some(Duration::from_millis(1500)));
+        insta::assert_snapshot!(lines(&[learned]));
+    }
+
+    #[test]
+    fn the_last_change_of_an_element_counts_and_removal_needs_no_timeout() {
+        let locked = (Element::Locked(HOST), Some(Duration::from_secs(120)));
+        insta::assert_snapshot!(lines(&[locked, (Element::Locked(HOST), None)]));
+    }
+}
