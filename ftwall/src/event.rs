@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use serde::Serialize;
 
-use crate::Evidence;
+use crate::{Evidence, Verdict};
 
 /// Something the engine reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -106,6 +106,15 @@ pub struct VerdictDetails {
     pub action: &'static str,
     /// Stable name of the reason.
     pub reason: &'static str,
+}
+
+impl From<Verdict> for VerdictDetails {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            action: verdict.action(),
+            reason: verdict.reason(),
+        }
+    }
 }
 
 /// Why a peer was not learned.

@@ -19,7 +19,12 @@ pub mod config;
 mod engine;
 mod event;
 pub mod evidence;
+mod expiring;
+mod flow;
+pub mod packet;
+mod policy;
 pub mod protocol;
+mod suspects;
 mod timestamp;
 mod verdict;
 
@@ -30,7 +35,7 @@ pub mod gateway;
 
 pub use config::EngineConfig;
 pub use engine::{Action, Conntrack, Counters, Engine, Ingress};
-pub use event::{Event, EventType};
+pub use event::{Details, Event, EventType, PacketEnds, Refusal, VerdictDetails};
 pub use evidence::Evidence;
 pub use timestamp::Timestamp;
 pub use verdict::{ClearReason, DropReason, PassReason, TolerateReason, Verdict};

@@ -126,8 +126,6 @@ reasons! {
         QuicInitial = "quic_initial",
         /// The responder spoke first, which a FastTrack peer never does.
         ServerSpoke = "server_spoke",
-        /// A known 12-byte opener of another protocol.
-        KnownOpener = "known_opener",
     }
 }
 

@@ -1,7 +1,22 @@
 //! The protocols that are recognised: one line each in [`PROTOCOLS`], each with its kernel
 //! pre-filter as data.
+//!
+//! A recogniser reads the heads of a conversation and says what it sees. It never sees a body,
+//! knows no host or peer, and decides nothing.
 
+mod fasttrack;
+mod head;
+mod web;
+
+use std::net::SocketAddrV4;
 use std::ops::RangeInclusive;
+
+use crate::Evidence;
+use crate::config::Reply;
+use crate::verdict::ClearReason;
+
+/// Every protocol that is recognised.
+pub const PROTOCOLS: &[Protocol] = &[fasttrack::PROTOCOL];
 
 /// A protocol that is recognised.
 #[derive(Debug, Clone, Copy)]
@@ -10,6 +25,140 @@ pub struct Protocol {
     pub name: &'static str,
     /// The datagrams the kernel must hand over: a superset of what the recogniser accepts.
     pub udp_shapes: &'static [UdpShape],
+    datagram: fn(&[u8]) -> Option<Evidence>,
+    conversation: fn(&Conversation<'_>) -> Reading,
+    midstream: fn(&[u8]) -> Option<Evidence>,
+    announced_peers: fn(&[u8]) -> Vec<SocketAddrV4>,
+    answer: fn(&Answer<'_>) -> Option<Vec<u8>>,
+    probe: fn(&[u8]) -> Option<Vec<u8>>,
+}
+
+/// The first octets of both directions of one TCP conversation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conversation<'a> {
+    pub(crate) initiator: Head<'a>,
+    pub(crate) responder: Head<'a>,
+}
+
+/// The first octets of one direction.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Head<'a> {
+    pub(crate) octets: &'a [u8],
+    /// No more will be gathered, although there may be more.
+    pub(crate) has_ended: bool,
+    /// More octets are known to follow behind a gap.
+    pub(crate) is_followed: bool,
+}
+
+/// What a protocol's recogniser says about a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Reading {
+    pub(crate) evidence: Option<Evidence>,
+    /// What this recogniser needs if its evidence is not enough; nothing, if it has seen enough.
+    pub(crate) needs: Option<Needs>,
+}
+
+/// What a recogniser needs before it can say more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// More octets; those seen so far may pass.
+    More,
+    /// More octets; those seen so far must not pass.
+    Withholding(Patience),
+}
+
+/// How long octets are withheld from a sender that has nothing to add to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Ordinary programs say this too: a sender that keeps repeating it is let through.
+    Limited,
+    /// Nobody else says this.
+    Endless,
+}
+
+/// What is known about a conversation that no evidence speaks against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Proven harmless.
+    Harmless(ClearReason),
+    /// It can still become anything.
+    Open,
+    /// It can still become FastTrack, and must not get through if it does.
+    Withheld(Patience),
+    /// It will never be recognised.
+    Unrecognised,
+}
+
+/// Reads a whole datagram.
+pub(crate) fn read_datagram(payload: &[u8]) -> Option<Evidence> {
+    PROTOCOLS
+        .iter()
+        .find_map(|protocol| (protocol.datagram)(payload))
+}
+
+/// Whether a datagram proves its flow harmless.
+pub(crate) fn prove_datagram(payload: &[u8]) -> Option<ClearReason> {
+    web::is_quic_initial(payload).then_some(ClearReason::QuicInitial)
+}
+
+/// Reads the heads of a conversation that is followed from its beginning.
+pub(crate) fn read_conversation(conversation: &Conversation<'_>) -> (Option<Evidence>, Standing) {
+    let mut needs_more = false;
+    let mut weak = None;
+    for protocol in PROTOCOLS {
+        let reading = (protocol.conversation)(conversation);
+        match reading.needs {
+            Some(Needs::Withholding(patience)) => {
+                return (reading.evidence, Standing::Withheld(patience));
+            }
+            Some(Needs::More) => needs_more = true,
+            None => {}
+        }
+        weak = weak.or(reading.evidence);
+    }
+    let standing = if needs_more {
+        Standing::Open
+    } else {
+        web::standing(conversation)
+    };
+    (weak, standing)
+}
+
+/// Reads the first payload seen of a conversation that was up before.
+pub(crate) fn read_midstream(octets: &[u8]) -> Option<Evidence> {
+    PROTOCOLS
+        .iter()
+        .find_map(|protocol| (protocol.midstream)(octets))
+}
+
+/// Further peers that the head of a message names.
+pub(crate) fn announced_peers(octets: &[u8]) -> Vec<SocketAddrV4> {
+    PROTOCOLS
+        .iter()
+        .flat_map(|protocol| (protocol.announced_peers)(octets))
+        .collect()
+}
+
+/// What a client's ping is to be answered with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer<'a> {
+    pub(crate) ping: &'a [u8],
+    pub(crate) reply: Reply,
+    /// Drawn by the caller, for fields that a real peer would fill at random.
+    pub(crate) draw: u32,
+    pub(crate) client: SocketAddrV4,
+}
+
+/// A well-formed answer to a ping, in the network the ping names.
+pub(crate) fn answer_to(answer: &Answer<'_>) -> Option<Vec<u8>> {
+    PROTOCOLS
+        .iter()
+        .find_map(|protocol| (protocol.answer)(answer))
+}
+
+/// A datagram that a client running in the ping's network reacts to.
+pub(crate) fn probe_for(ping: &[u8]) -> Option<Vec<u8>> {
+    PROTOCOLS.iter().find_map(|protocol| (protocol.probe)(ping))
 }
 
 /// A kind of datagram that the kernel must hand over, said in bytes a packet filter can compare.
@@ -74,56 +223,24 @@ impl ByteMatch {
     }
 }
 
-/// Every protocol that is recognised.
-pub const PROTOCOLS: &[Protocol] = &[Protocol {
-    name: "fasttrack",
-    udp_shapes: FASTTRACK_SHAPES,
-}];
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
 
-const FASTTRACK_SHAPES: &[UdpShape] = &[
-    UdpShape {
-        name: "fasttrack_ping",
-        direction: Direction::Both,
-        only_locked: false,
-        payload_len: 10..=23,
-        bytes: &[
-            ByteMatch::exactly(0, 0x27),
-            ByteMatch::exactly(1, 0),
-            ByteMatch::exactly(2, 0),
-            ByteMatch::exactly(3, 0),
-            ByteMatch::exactly(5, 0x80),
-        ],
-    },
-    UdpShape {
-        name: "fasttrack_pong",
-        direction: Direction::Both,
-        only_locked: true,
-        payload_len: 15..=28,
-        bytes: &[
-            ByteMatch::exactly(0, 0x28),
-            ByteMatch::exactly(1, 0),
-            ByteMatch::exactly(2, 0),
-            ByteMatch::exactly(3, 0),
-            ByteMatch::exactly(5, 0),
-        ],
-    },
-    UdpShape {
-        name: "fasttrack_pong2",
-        direction: Direction::Both,
-        only_locked: true,
-        payload_len: 13..=21,
-        bytes: &[
-            ByteMatch::exactly(0, 0x29),
-            ByteMatch::exactly(1, 0),
-            ByteMatch::exactly(2, 0),
-            ByteMatch::exactly(3, 0),
-        ],
-    },
-    UdpShape {
-        name: "fasttrack_pong2_answer",
-        direction: Direction::Both,
-        only_locked: true,
-        payload_len: 5..=5,
-        bytes: &[ByteMatch::exactly(0, 0x2a)],
-    },
-];
+    /// The head of one direction, for tests.
+    pub(crate) fn head(octets: &[u8]) -> Head<'_> {
+        Head {
+            octets,
+            has_ended: false,
+            is_followed: false,
+        }
+    }
+
+    /// A conversation in which both sides have said so much.
+    pub(crate) fn conversation<'a>(initiator: &'a [u8], responder: &'a [u8]) -> Conversation<'a> {
+        Conversation {
+            initiator: head(initiator),
+            responder: head(responder),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The product's rule on one page: evidence and what is known about both ends in, ruling out.
+//!
+//! Recognisers say what they see, [`crate::suspects`] remembers; only this file decides.
+
+use crate::EngineConfig;
+use crate::Evidence;
+use crate::config::{LockedDials, Strictness};
+use crate::verdict::DropReason;
+
+/// What is known about both ends of a conversation when evidence comes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Situation {
+    /// The inside host is locked.
+    pub(crate) host_is_locked: bool,
+    /// The inside host opened the conversation, or sent the datagram.
+    pub(crate) host_initiated: bool,
+    /// Some client is known to use the outside peer.
+    pub(crate) peer_is_known: bool,
+    /// The outside peer proved itself harmless within the last hour.
+    pub(crate) peer_is_proven: bool,
+    /// The responder's port.
+    pub(crate) port: u16,
+    /// The host opened another conversation in the same shape within the last minute.
+    pub(crate) is_second_opener: bool,
+}
+
+/// What evidence leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ruling {
+    pub(crate) reason: DropReason,
+    /// Lock the inside host, or renew its lock.
+    pub(crate) locks: bool,
+    /// Learn the outside peer.
+    pub(crate) teaches: bool,
+}
+
+/// What evidence leads to; nothing, if it is too weak in this situation.
+///
+/// Outsiders can send anything to an inside host. What one of them says alone never locks the host,
+/// except for HTTP marks, which need an open connection and name the host's own trade. Nor is an
+/// outside initiator learned: its port is not one it listens on.
+pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> {
+    let Situation {
+        host_is_locked,
+        host_initiated,
+        peer_is_known,
+        ..
+    } = *situation;
+    let drop = |reason| Ruling {
+        reason,
+        locks: true,
+        teaches: host_initiated,
+    };
+    match evidence {
+        Evidence::UdpPing => Some(Ruling {
+            locks: host_initiated,
+            ..drop(DropReason::Ping)
+        }),
+        Evidence::UdpPong | Evidence::UdpPong2 => {
+            let locks = host_initiated || peer_is_known;
+            (host_is_locked || peer_is_known).then_some(Ruling {
+                reason: DropReason::Pong,
+                locks,
+                teaches: false,
+            })
+        }
+        Evidence::UdpPong2Answer => (host_is_locked || peer_is_known).then_some(Ruling {
+            reason: DropReason::Pong,
+            locks: peer_is_known,
+            teaches: false,
+        }),
+        Evidence::ConstantOpener => Some(Ruling {
+            locks: host_initiated,
+            ..drop(DropReason::ConstantOpener)
+        }),
+        Evidence::EncryptedOpener => {
+            (host_initiated || confirms_opener(situation)).then_some(Ruling {
+                locks: host_initiated,
+                ..drop(DropReason::Opener)
+            })
+        }
+        Evidence::OpenerShape => confirms_opener(situation).then_some(Ruling {
+            locks: host_initiated,
+            ..drop(DropReason::Opener)
+        }),
+        Evidence::HandshakePair => Some(drop(DropReason::HandshakeAnswer)),
+        Evidence::HashRequest | Evidence::MarkedRequest => Some(drop(DropReason::TransferRequest)),
+        Evidence::MarkedResponse => Some(drop(DropReason::TransferResponse)),
+        Evidence::Give => Some(drop(DropReason::Push)),
+        Evidence::NumberedRequest | Evidence::SpecialPath => {
+            confirms_path(situation).then_some(Ruling {
+                locks: peer_is_known,
+                ..drop(DropReason::TransferRequest)
+            })
+        }
+    }
+}
+
+/// Twelve octets alone mean nothing. These make them an opener.
+fn confirms_opener(situation: &Situation) -> bool {
+    situation.host_is_locked
+        || situation.peer_is_known
+        || (situation.host_initiated && is_contested_port(situation.port))
+        || situation.is_second_opener
+}
+
+/// A locked host goes on browsing, so that its being locked says nothing about a path on a port of
+/// the web or at a proven address.
+fn confirms_path(situation: &Situation) -> bool {
+    situation.peer_is_known
+        || (situation.host_is_locked && !situation.peer_is_proven && !is_web_port(situation.port))
+}
+
+/// Whether a locked host may open a connection to this port.
+pub(crate) fn may_dial(config: &EngineConfig, port: u16, peer_is_proven: bool) -> bool {
+    match config.locked_dials {
+        LockedDials::Watch => true,
+        LockedDials::Drop => peer_is_proven || is_web_port(port),
+    }
+}
+
+/// Whether an unproven flow that was up before its host was locked may stay up.
+pub(crate) const fn may_stay_up(responder_port: u16) -> bool {
+    is_web_port(responder_port)
+}
+
+/// Whether traffic of a locked host may pass although nothing is known about it.
+pub(crate) fn may_be_unknown(config: &EngineConfig) -> bool {
+    match config.strictness {
+        Strictness::Precise => true,
+        Strictness::Strict => false,
+    }
+}
+
+/// Whether a datagram of a locked host may pass although nothing is known about it: to or from a
+/// system port (names, time, HTTP/3) it may in either mode.
+pub(crate) fn may_be_unknown_datagram(config: &EngineConfig, peer_port: u16) -> bool {
+    may_be_unknown(config) || peer_port < FIRST_USER_PORT
+}
+
+/// Ports that clients fall back to because nobody can block them: only payload decides there.
+pub(crate) const fn is_contested_port(port: u16) -> bool {
+    matches!(port, 80 | 443)
+}
+
+/// Ports where a locked host's own web, mail and remote work live. Of 976 real supernodes none
+/// listened below 1024.
+const fn is_web_port(port: u16) -> bool {
+    port < FIRST_USER_PORT || matches!(port, 8000 | 8008 | 8080 | 8081 | 8088 | 8443 | 8888)
+}
+
+const FIRST_USER_PORT: u16 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTBOUND: Situation = Situation {
+        host_is_locked: false,
+        host_initiated: true,
+        peer_is_known: false,
+        peer_is_proven: false,
+        port: 2001,
+        is_second_opener: false,
+    };
+    const INBOUND: Situation = Situation {
+        host_initiated: false,
+        ..OUTBOUND
+    };
+
+    #[test]
+    fn certain_evidence_from_inside_drops_locks_and_teaches() {
+        for evidence in [
+            Evidence::UdpPing,
+            Evidence::ConstantOpener,
+            Evidence::EncryptedOpener,
+            Evidence::HandshakePair,
+            Evidence::HashRequest,
+            Evidence::MarkedRequest,
+            Evidence::MarkedResponse,
+            Evidence::Give,
+        ] {
+            let ruling = rule(evidence, &OUTBOUND).unwrap();
+            assert!(ruling.locks && ruling.teaches, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn an_outsider_alone_neither_locks_by_datagram_or_opener_nor_is_learned() {
+        for evidence in [Evidence::UdpPing, Evidence::ConstantOpener] {
+            let ruling = rule(evidence, &INBOUND).unwrap();
+            assert!(!ruling.locks && !ruling.teaches, "{evidence:?}");
+        }
+        assert_eq!(rule(Evidence::EncryptedOpener, &INBOUND), None);
+    }
+
+    #[test]
+    fn a_handshake_that_an_inside_host_answered_locks_it() {
+        let ruling = rule(Evidence::HandshakePair, &INBOUND).unwrap();
+        assert!(ruling.locks && !ruling.teaches);
+    }
+
+    #[test]
+    fn the_shape_of_an_opener_needs_confirmation() {
+        assert_eq!(rule(Evidence::OpenerShape, &OUTBOUND), None);
+        for confirmed in [
+            Situation {
+                host_is_locked: true,
+                ..OUTBOUND
+            },
+            Situation {
+                peer_is_known: true,
+                ..OUTBOUND
+            },
+            Situation {
+                port: 80,
+                ..OUTBOUND
+            },
+            Situation {
+                port: 443,
+                ..OUTBOUND
+            },
+            Situation {
+                is_second_opener: true,
+                ..OUTBOUND
+            },
+        ] {
+            let ruling = rule(Evidence::OpenerShape, &confirmed).unwrap();
+            assert_eq!(ruling.reason, DropReason::Opener, "{confirmed:?}");
+        }
+    }
+
+    #[test]
+    fn pongs_matter_only_where_somebody_is_suspect() {
+        for evidence in [
+            Evidence::UdpPong,
+            Evidence::UdpPong2,
+            Evidence::UdpPong2Answer,
+        ] {
+            assert_eq!(rule(evidence, &INBOUND), None);
+            assert!(
+                rule(
+                    evidence,
+                    &Situation {
+                        host_is_locked: true,
+                        ..INBOUND
+                    }
+                )
+                .is_some()
+            );
+            assert!(
+                rule(
+                    evidence,
+                    &Situation {
+                        peer_is_known: true,
+                        ..INBOUND
+                    }
+                )
+                .is_some()
+            );
+        }
+    }
+
+    #[test]
+    fn a_stranger_cannot_keep_a_host_locked_with_forged_pongs() {
+        let locked = Situation {
+            host_is_locked: true,
+            ..INBOUND
+        };
+        assert!(!rule(Evidence::UdpPong, &locked).unwrap().locks);
+    }
+
+    #[test]
+    fn a_locked_host_may_browse_numbered_paths() {
+        let locked = Situation {
+            host_is_locked: true,
+            ..OUTBOUND
+        };
+        for web in [
+            Situation { port: 80, ..locked },
+            Situation {
+                port: 8080,
+                ..locked
+            },
+            Situation {
+                peer_is_proven: true,
+                ..locked
+            },
+        ] {
+            assert_eq!(rule(Evidence::NumberedRequest, &web), None, "{web:?}");
+        }
+        assert!(rule(Evidence::NumberedRequest, &locked).is_some());
+        assert!(
+            rule(
+                Evidence::SpecialPath,
+                &Situation {
+                    peer_is_known: true,
+                    ..OUTBOUND
+                }
+            )
+            .is_some()
+        );
+    }
+
+    #[test]
+    fn a_locked_host_dials_the_web_and_proven_addresses_only() {
+        let config = EngineConfig::default();
+        assert!(may_dial(&config, 443, false) && may_dial(&config, 22, false));
+        assert!(may_dial(&config, 8080, false) && may_dial(&config, 2001, true));
+        assert!(!may_dial(&config, 2001, false));
+        let watch = EngineConfig {
+            locked_dials: LockedDials::Watch,
+            ..config
+        };
+        assert!(may_dial(&watch, 2001, false));
+    }
+
+    #[test]
+    fn strict_mode_leaves_names_time_and_the_web() {
+        let strict = EngineConfig {
+            strictness: Strictness::Strict,
+            ..EngineConfig::default()
+        };
+        assert!(!may_be_unknown(&strict) && !may_be_unknown_datagram(&strict, 2001));
+        assert!(may_be_unknown_datagram(&strict, 53) && may_be_unknown_datagram(&strict, 443));
+        assert!(may_be_unknown(&EngineConfig::default()));
+    }
+}

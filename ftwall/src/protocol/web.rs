@@ -1,0 +1,227 @@
+//! Proof that a conversation is harmless: the web, and servers that speak first.
+//!
+//! What is proven here is cleared and never judged again, so each proof is something a FastTrack
+//! client cannot say by chance.
+
+use super::head::{MessageHead, RequestLine, is_status_line};
+use super::{Conversation, Head, Standing};
+use crate::verdict::ClearReason;
+
+/// What is known about a conversation that no recogniser has anything more to say about.
+pub(super) fn standing(conversation: &Conversation<'_>) -> Standing {
+    let Conversation {
+        initiator,
+        responder,
+    } = conversation;
+    if initiator.octets.is_empty() {
+        return spoken_first(responder);
+    }
+    match opening(initiator) {
+        Opening::Harmless(reason) => Standing::Harmless(reason),
+        Opening::Request => answered(responder),
+        Opening::Unfinished if responder.octets.is_empty() && !initiator.has_ended => {
+            Standing::Open
+        }
+        Opening::Unfinished | Opening::Foreign => Standing::Unrecognised,
+    }
+}
+
+/// Whether a datagram is a QUIC Initial packet (RFC 9000, section 17.2.2; RFC 9369 for version 2).
+///
+/// The first octet alone is shared with FastTrack's 0xC0 to 0xC3; the version is not.
+pub(super) fn is_quic_initial(payload: &[u8]) -> bool {
+    let [first, v0, v1, v2, v3, destination_id_len, ..] = *payload else {
+        return false;
+    };
+    let packet_type = match u32::from_be_bytes([v0, v1, v2, v3]) {
+        QUIC_V1 | QUIC_DRAFT_29 => 0b00,
+        QUIC_V2 => 0b01,
+        _ => return false,
+    };
+    first >> 4 == 0b1100 | packet_type
+        && usize::from(destination_id_len) <= MAX_CONNECTION_ID
+        && payload.len() >= MIN_INITIAL_LEN
+}
+
+const QUIC_V1: u32 = 1;
+const QUIC_V2: u32 = 0x6b33_43cf;
+const QUIC_DRAFT_29: u32 = 0xff00_001d;
+const MAX_CONNECTION_ID: usize = 20;
+/// A client pads its Initial to at least this (RFC 9000, section 14.1).
+const MIN_INITIAL_LEN: usize = 1200;
+
+/// The initiator has been silent so far: a FastTrack peer waits for it, other servers do not.
+const fn spoken_first(responder: &Head<'_>) -> Standing {
+    if responder.octets.is_empty() {
+        Standing::Open
+    } else {
+        Standing::Harmless(ClearReason::ServerSpoke)
+    }
+}
+
+/// What the initiator's first octets are.
+enum Opening {
+    Harmless(ClearReason),
+    /// A whole HTTP request head; the answer completes the proof.
+    Request,
+    /// Can still become one of the others.
+    Unfinished,
+    Foreign,
+}
+
+fn opening(head: &Head<'_>) -> Opening {
+    let octets = head.octets;
+    if let Some(opening) = tls_opening(octets) {
+        return opening;
+    }
+    if octets.starts_with(HTTP2_PREFACE) {
+        return Opening::Harmless(ClearReason::HttpMethod);
+    }
+    let message = MessageHead::read(octets);
+    let Some(line) = RequestLine::read(message.start_line) else {
+        return unfinished_or_foreign(octets);
+    };
+    if message.start_line_is_whole && !line.has_version {
+        return unfinished_or_foreign(octets);
+    }
+    match line.method {
+        _ if !message.is_whole && !head.has_ended => Opening::Unfinished,
+        b"GET" => Opening::Request,
+        // FastTrack peers only ever `GET`, so that a body sent this way need not be watched.
+        _ => Opening::Harmless(ClearReason::HttpMethod),
+    }
+}
+
+/// The whole preface of RFC 9113 ends in `SM`; its first line suffices to tell it.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// A TLS ClientHello (RFC 8446, sections 5.1 and 4.1.2), or a beginning of it.
+fn tls_opening(octets: &[u8]) -> Option<Opening> {
+    match octets {
+        // Record: handshake, version, length. Message: ClientHello, length, version.
+        [0x16, 3, 0..=4, high, low, 1, 0..=3, _, _, 3, 0..=3, ..] => {
+            let len = u16::from_be_bytes([*high, *low]);
+            (TLS_RECORD_LEN.contains(&len))
+                .then_some(Opening::Harmless(ClearReason::TlsClientHello))
+        }
+        [0x16] | [0x16, 3] | [0x16, 3, 0..=4] | [0x16, 3, 0..=4, ..] if octets.len() < 11 => {
+            Some(Opening::Unfinished)
+        }
+        _ => None,
+    }
+}
+
+/// From a message header alone up to the largest record.
+const TLS_RECORD_LEN: std::ops::RangeInclusive<u16> = 4..=16_384;
+
+/// Fewer octets than an opener has can still become anything, and so can a line of text.
+fn unfinished_or_foreign(octets: &[u8]) -> Opening {
+    let may_become_a_method =
+        octets.len() <= 16 && octets.iter().all(|octet| octet.is_ascii_uppercase());
+    if octets.len() < 12 || may_become_a_method {
+        Opening::Unfinished
+    } else {
+        Opening::Foreign
+    }
+}
+
+/// A request without marks was answered so far.
+fn answered(responder: &Head<'_>) -> Standing {
+    if responder.octets.is_empty() {
+        return Standing::Open;
+    }
+    if !is_status_line(responder.octets) {
+        return Standing::Unrecognised;
+    }
+    if MessageHead::read(responder.octets).is_whole || responder.has_ended {
+        Standing::Harmless(ClearReason::Http)
+    } else {
+        Standing::Open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::conversation;
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: example.org\r\n\r\n";
+
+    #[test]
+    fn http_is_proven_once_both_heads_are_whole() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(stands(REQUEST, b""), Standing::Open);
+        assert_eq!(stands(REQUEST, &answer[..20]), Standing::Open);
+        assert_eq!(
+            stands(REQUEST, answer),
+            Standing::Harmless(ClearReason::Http)
+        );
+        assert_eq!(stands(&REQUEST[..20], b""), Standing::Open);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_http_proves_nothing() {
+        assert_eq!(stands(REQUEST, b"\x01\x02"), Standing::Unrecognised);
+    }
+
+    #[test]
+    fn methods_that_fasttrack_never_uses_prove_themselves() {
+        let harmless = Standing::Harmless(ClearReason::HttpMethod);
+        assert_eq!(
+            stands(b"POST /upload HTTP/1.1\r\nHost: a\r\n\r\nbody", b""),
+            harmless
+        );
+        assert_eq!(stands(b"CONNECT a:443 HTTP/1.1\r\n\r\n", b""), harmless);
+        assert_eq!(stands(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b""), harmless);
+    }
+
+    #[test]
+    fn a_tls_client_hello_proves_itself() {
+        // Record header, then ClientHello of 508 octets, version 3.3.
+        let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x9a\x11\x7c";
+        assert_eq!(
+            stands(hello, b""),
+            Standing::Harmless(ClearReason::TlsClientHello)
+        );
+        assert_eq!(stands(&hello[..10], b""), Standing::Open);
+        assert_eq!(stands(&hello[..1], b""), Standing::Open);
+    }
+
+    #[test]
+    fn other_tls_records_prove_nothing() {
+        let server_hello = b"\x16\x03\x03\x00\x5a\x02\x00\x00\x56\x03\x03\x9a\x11";
+        let data = b"\x17\x03\x03\x00\x5a\x01\x00\x00\x56\x03\x03\x9a\x11";
+        assert_eq!(stands(server_hello, b""), Standing::Unrecognised);
+        assert_eq!(stands(data, b""), Standing::Unrecognised);
+    }
+
+    #[test]
+    fn a_server_that_speaks_first_is_no_fasttrack_peer() {
+        let standing = stands(b"", b"SSH-2.0-OpenSSH_9.2\r\n");
+        assert_eq!(standing, Standing::Harmless(ClearReason::ServerSpoke));
+    }
+
+    #[test]
+    fn unknown_text_and_unknown_octets_stay_unproven() {
+        assert_eq!(stands(b"NICK somebody\r\n", b""), Standing::Unrecognised);
+        assert_eq!(stands(&[0x99; 40], b""), Standing::Unrecognised);
+        assert_eq!(stands(b"\x01\x02", b""), Standing::Open);
+        assert_eq!(stands(b"\x01\x02", b"\x03"), Standing::Unrecognised);
+    }
+
+    #[test]
+    fn a_quic_initial_is_known_by_its_version() {
+        let mut initial = vec![0xc3, 0, 0, 0, 1, 8];
+        initial.resize(1200, 0x5a);
+        assert!(is_quic_initial(&initial));
+        assert!(!is_quic_initial(&initial[..1199]));
+        initial[4] = 7;
+        assert!(!is_quic_initial(&initial), "unknown version");
+        // FastTrack's 0xC0, which must not be taken for QUIC.
+        assert!(!is_quic_initial(b"\xc0\x28\x00\x00\x00\x01\x08"));
+    }
+
+    fn stands(initiator: &[u8], responder: &[u8]) -> Standing {
+        standing(&conversation(initiator, responder))
+    }
+}
