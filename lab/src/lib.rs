@@ -20,8 +20,8 @@
 //! let wan = lab.capture("gw", "wan0")?;
 //! let mut server = lab.node("out").spawn(&Spec::new("some-server").arg("--port=80"))?;
 //! server.wait_line(|line| line.contains("ready"), Duration::from_secs(5))?;
-//! let ping = lab.node("client1").run(&Spec::new("ping").args(["-c1", "198.18.0.1"]))?;
-//! assert!(ping.success());
+//! let fetch = lab.node("client1").run(&Spec::new("curl").arg("http://203.0.113.80/"))?;
+//! assert!(fetch.success());
 //! server.stop(Duration::from_secs(2))?;
 //! wan.stop()?.write_pcap("wan.pcap")?;
 //! # Ok(())

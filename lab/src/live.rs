@@ -1,8 +1,9 @@
 //! A network that stands: its nodes, and what can be done in and with them.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, io, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use crate::{
+    capsule,
     capture::{Capture, CaptureError},
     netns::Namespace,
     plan::Plan,
@@ -88,12 +89,33 @@ impl Lab {
         Capture::start(self.node(node), interface, octets)
     }
 
+    /// Makes the nodes known to `ip netns` by their names, for people who look around: each namespace
+    /// is mounted below `/run/netns`. Only inside a capsule, where that directory is private.
+    ///
+    /// # Errors
+    /// Outside a capsule, or when a mount is refused.
+    pub fn publish_names(&self) -> io::Result<()> {
+        if !capsule::is_inside() {
+            return Err(io::Error::other(
+                "names are published inside a capsule only",
+            ));
+        }
+        fs::create_dir_all(NAMED_NAMESPACES)?;
+        self.nodes.values().try_for_each(|node| {
+            node.namespace
+                .mount_at(&Path::new(NAMED_NAMESPACES).join(&node.name))
+        })
+    }
+
     /// What the wire of that name has done so far; `None` where there is no such wire.
     #[must_use]
     pub fn wire_report(&self, name: &str) -> Option<WireReport> {
         self.wires.get(name).map(Wire::report)
     }
 }
+
+/// Where ip-netns(8) looks for names.
+const NAMED_NAMESPACES: &str = "/run/netns";
 
 impl Node {
     /// Its name.

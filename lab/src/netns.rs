@@ -6,11 +6,15 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
     thread,
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
 
 /// A network namespace. It lives as long as this value, a process or a socket inside it lives.
 #[derive(Debug)]
@@ -35,6 +39,20 @@ impl Namespace {
     /// Moves the calling thread into this namespace, for good.
     pub(crate) fn enter_thread(&self) -> io::Result<()> {
         Ok(setns(&self.fd, CloneFlags::CLONE_NEWNET)?)
+    }
+
+    /// Gives the namespace a name in the file system, for programs that know no descriptors.
+    pub(crate) fn mount_at(&self, path: &Path) -> io::Result<()> {
+        File::create(path)?;
+        let source = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let nothing = None::<&str>;
+        Ok(mount(
+            Some(source.as_str()),
+            path,
+            nothing,
+            MsFlags::MS_BIND,
+            nothing,
+        )?)
     }
 
     /// Does `work` inside the namespace, on a thread of its own. What it starts (sockets, processes)

@@ -28,8 +28,6 @@ pub enum Feature {
     IptablesNftQueue,
     /// The NFQUEUE target by iptables-legacy.
     IptablesLegacyQueue,
-    /// ping, for a first look.
-    Ping,
     /// A real web server.
     Nginx,
     /// A real web client.
@@ -170,7 +168,6 @@ impl Feature {
         Self::NftQueue,
         Self::IptablesNftQueue,
         Self::IptablesLegacyQueue,
-        Self::Ping,
         Self::Nginx,
         Self::Curl,
     ];
@@ -185,7 +182,6 @@ impl Feature {
             Self::NftQueue => "nft_queue",
             Self::IptablesNftQueue => "iptables_nft_queue",
             Self::IptablesLegacyQueue => "iptables_legacy_queue",
-            Self::Ping => "ping",
             Self::Nginx => "nginx",
             Self::Curl => "curl",
         }
@@ -202,7 +198,6 @@ impl Feature {
             Self::IptablesNftQueue | Self::IptablesLegacyQueue => {
                 "package iptables; kernel modules xt_NFQUEUE and nfnetlink_queue; one mechanism is enough"
             }
-            Self::Ping => "package iputils-ping",
             Self::Nginx => "package nginx-light",
             Self::Curl => "package curl",
         }
@@ -219,7 +214,6 @@ impl Feature {
             Self::NftQueue => succeeds(Capsule::command("nft", [NFT_QUEUE])),
             Self::IptablesNftQueue => succeeds(Capsule::command("iptables-nft", XT_QUEUE)),
             Self::IptablesLegacyQueue => succeeds(Capsule::command("iptables-legacy", XT_QUEUE)),
-            Self::Ping => succeeds(Capsule::command("ping", ["-V"])),
             Self::Nginx => succeeds(Capsule::command("nginx", ["-v"])),
             Self::Curl => succeeds(Capsule::command("curl", ["--version"])),
         }
@@ -228,11 +222,20 @@ impl Feature {
 
 const NO_ARGS: [&str; 0] = [];
 /// Uses what every filter needs: a forward hook, connection marks, a set whose elements expire.
-const NFT_TABLE: &str = "table inet lab_probe { \
-    set peers { type ipv4_addr; flags timeout; } \
-    chain forward { type filter hook forward priority filter; ct mark 1 accept; ip daddr @peers drop; } }";
-const NFT_QUEUE: &str = "table inet lab_probe { \
-    chain forward { type filter hook forward priority filter; queue num 0; } }";
+const NFT_TABLE: &str = "table inet lab_probe {
+    set peers { type ipv4_addr; flags timeout; }
+    chain forward {
+        type filter hook forward priority filter
+        ct mark 1 accept
+        ip daddr @peers drop
+    }
+}";
+const NFT_QUEUE: &str = "table inet lab_probe {
+    chain forward {
+        type filter hook forward priority filter
+        queue num 0
+    }
+}";
 const XT_QUEUE: [&str; 6] = ["-A", "FORWARD", "-j", "NFQUEUE", "--queue-num", "0"];
 
 fn succeeds(capsule: Capsule) -> Result<(), String> {
