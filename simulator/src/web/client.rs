@@ -58,6 +58,24 @@ pub struct ClientOptions {
     pub port_offset: u16,
 }
 
+impl ClientOptions {
+    /// Every kind once, from `bind` to `server`, with everything else as it is by default.
+    pub fn new(bind: Ipv4Addr, server: Ipv4Addr) -> Self {
+        Self {
+            bind,
+            server,
+            seed: 1,
+            kinds: KindList::default(),
+            requests: None,
+            duration: None,
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_secs(5),
+            concurrency: NonZeroUsize::new(4).expect("4 is not 0"),
+            port_offset: 0,
+        }
+    }
+}
+
 /// Makes requests until their number or the time is up; says which. Writes everything but the
 /// report's last line, since the host may have more to do.
 ///
@@ -283,5 +301,65 @@ impl Visit {
 
     fn own_address(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.site.bind), 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        options: ClientOptions,
+    }
+
+    fn typed(arguments: &[&str]) -> Result<ClientOptions, clap::Error> {
+        let fixed = ["test", "--bind", "10.77.1.1", "--server", "203.0.113.80"];
+        Typed::try_parse_from(fixed.iter().chain(arguments)).map(|typed| typed.options)
+    }
+
+    fn kinds(options: &ClientOptions, most: usize) -> Vec<Kind> {
+        schedule(options).take(most).map(|(_, kind)| kind).collect()
+    }
+
+    #[test]
+    fn defaults_are_the_same_on_the_command_line_and_in_code() {
+        let options = ClientOptions::new([10, 77, 1, 1].into(), [203, 0, 113, 80].into());
+        assert_eq!(format!("{:?}", typed(&[]).unwrap()), format!("{options:?}"));
+    }
+
+    #[test]
+    fn without_a_number_or_a_time_each_kind_is_asked_for_once() {
+        assert_eq!(kinds(&typed(&[]).unwrap(), 1_000), Kind::all());
+    }
+
+    #[test]
+    fn a_number_of_requests_goes_round_the_list() {
+        let options = typed(&["--kinds", "ntp,stun", "--requests", "3"]).unwrap();
+        assert_eq!(kinds(&options, 1_000), [Kind::Ntp, Kind::Stun, Kind::Ntp]);
+    }
+
+    #[test]
+    fn with_a_time_alone_the_list_has_no_end() {
+        let options = typed(&["--kinds", "ntp", "--duration", "8s"]).unwrap();
+        assert_eq!(kinds(&options, 500).len(), 500);
+    }
+
+    #[test]
+    fn unknown_kinds_no_requests_and_ports_past_the_last_are_refused() {
+        for arguments in [
+            ["--kinds", "gopher"],
+            ["--requests", "0"],
+            ["--port-offset", "62000"],
+        ] {
+            assert_eq!(
+                typed(&arguments).unwrap_err().exit_code(),
+                2,
+                "{arguments:?}"
+            );
+        }
     }
 }
