@@ -1,8 +1,8 @@
 //! The client: makes the requests asked for, one at a time or a few at once, and reports each.
 
-use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use super::kind::{Kind, KindList, Service};
 use super::server::MAX_OFFSET;
@@ -85,7 +85,7 @@ impl ClientOptions {
 pub async fn browse(options: ClientOptions, reporter: Reporter) -> anyhow::Result<DoneReason> {
     let site = Arc::new(Site::new(&options)?);
     reporter.ready();
-    let end = options.duration.map(|duration| Instant::now() + duration);
+    let mut end = pin!(after(options.duration));
     let mut pace = tokio::time::interval(options.interval.max(SHORTEST_INTERVAL));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut running = JoinSet::new();
@@ -95,11 +95,14 @@ pub async fn browse(options: ClientOptions, reporter: Reporter) -> anyhow::Resul
             pace.tick().await;
             room_for_one_more(&mut running, options.concurrency).await
         };
-        let Some(turn) = before(end, turn).await else {
-            reason = DoneReason::Duration;
-            break;
-        };
-        turn?;
+        tokio::select! {
+            biased;
+            () = &mut end => {
+                reason = DoneReason::Duration;
+                break;
+            }
+            turn = turn => turn?,
+        }
         running.spawn(report(
             kind,
             Visit::new(&site, number),
@@ -128,10 +131,11 @@ fn schedule(options: &ClientOptions) -> impl Iterator<Item = (u64, Kind)> + use<
     (1..=count).zip(kinds.into_iter().cycle())
 }
 
-async fn before<T>(end: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
-    match end {
-        Some(end) => tokio::time::timeout_at(end, work).await.ok(),
-        None => Some(work.await),
+/// Ends after `duration`, or never.
+async fn after(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
     }
 }
 
