@@ -150,7 +150,9 @@ impl Site {
         self.netlink(&near.node)
             .add_link(near, far, &self.node(&far.node).namespace)
             .await?;
-        self.netlink(&far.node).raise(far.index).await
+        self.netlink(&far.node).raise(far.index).await?;
+        self.netlink(&near.node).settle(near.index).await?;
+        self.netlink(&far.node).settle(far.index).await
     }
 
     fn switch_offloads_off(&self, port: &Port) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
+use futures_util::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::{
     Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
@@ -88,6 +89,15 @@ impl Netlink {
             .execute()
             .await
             .map_err(into_io)
+    }
+
+    /// Returns once the kernel lets a link that is up send. Carrier changes are worked off later, and
+    /// until then frames vanish; answering a question about one link, the kernel works off its
+    /// changes first (`linkwatch_sync_dev` in `rtnl_getlink`, net/core/rtnetlink.c).
+    pub(crate) async fn settle(&self, index: u32) -> io::Result<()> {
+        let mut answers = self.handle.link().get().match_index(index).execute();
+        while answers.try_next().await.map_err(into_io)?.is_some() {}
+        Ok(())
     }
 
     /// Adds an address; the kernel adds the route to its network.

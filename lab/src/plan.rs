@@ -114,7 +114,9 @@ pub struct Port {
     pub node: String,
     /// Name of the interface there.
     pub interface: String,
-    /// Interface index, chosen by the plan: no need to ask the kernel afterwards.
+    /// Interface index, chosen by the plan: no need to ask the kernel afterwards. No two interfaces of
+    /// a plan share one: where both ends of a pair have the same number the kernel takes them for
+    /// one device and may wait a second before it lets them send.
     pub index: u32,
     /// Hardware address, chosen by the plan.
     pub mac: Mac,
@@ -152,7 +154,7 @@ impl Plan {
 pub(crate) const BRIDGE_INDEX: u32 = 2;
 /// Name of a switch's bridge.
 pub(crate) const BRIDGE: &str = "br0";
-/// Index of a node's first link; the loopback is 1 in every namespace.
+/// Index of the first end of the first link; the loopback is 1 in every namespace.
 const FIRST_LINK_INDEX: u32 = 10;
 /// IFNAMSIZ less the final zero.
 const LONGEST_INTERFACE_NAME: usize = 15;
@@ -362,9 +364,10 @@ impl<'a> Cabling<'a> {
         let mut used = BTreeMap::new();
         let mut cables = Vec::new();
         for (cable, (one, other)) in topology.links().iter().enumerate() {
-            let mut resolve = |wish| resolve(topology, wish, cable, &mut used);
+            let index = FIRST_LINK_INDEX + 2 * u32::try_from(cable).expect("fewer links than 2^31");
+            let mut end = |wish, index| resolve(topology, wish, cable, index, &mut used);
             cables.push(Cable {
-                ends: [resolve(one)?, resolve(other)?],
+                ends: [end(one, index)?, end(other, index + 1)?],
             });
         }
         Ok(Self { cables })
@@ -415,6 +418,7 @@ fn resolve<'a>(
     topology: &'a Topology,
     wish: &'a End,
     cable: usize,
+    index: u32,
     used: &mut UsedNames<'a>,
 ) -> Result<CableEnd<'a>, TopologyError> {
     let node = topology
@@ -428,13 +432,12 @@ fn resolve<'a>(
         let (node, interface) = (node.name.clone(), wish.interface.clone());
         return Err(TopologyError::DuplicateInterface { node, interface });
     }
-    let place = names.len();
     names.push(&wish.interface);
     let bridged = node.role == Role::Switch;
     let port = Port {
         node: node.name.clone(),
         interface: wish.interface.clone(),
-        index: FIRST_LINK_INDEX + u32::try_from(place).expect("fewer links than 2^32"),
+        index,
         mac: Mac::of(wish.address, cable),
         bridged,
     };
