@@ -1,10 +1,12 @@
 //! The control group on loopback: every kind of request passes, an altered answer never does, and
 //! a server that is not there costs one timeout and no more.
 
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use simulator::clock::Clock;
@@ -268,6 +270,9 @@ const STRIDE: u16 = 37;
 /// No service listens here; who holds it holds the offset.
 const CLAIM_PORT: u16 = 1;
 
+/// Why the tests' own sockets can be bound.
+const CLAIMED: &str = "the port was claimed";
+
 /// A port offset that no other test uses, in this process or another.
 struct Ports {
     offset: u16,
@@ -328,7 +333,7 @@ impl Ports {
         ClientOptions {
             kinds: KindList(kinds.to_vec()),
             interval: Duration::ZERO,
-            concurrency: NonZeroUsize::new(32).unwrap(),
+            concurrency: NonZeroUsize::new(32).expect("32 is not 0"),
             port_offset: self.offset,
             ..ClientOptions::new(LOCALHOST, LOCALHOST)
         }
@@ -341,9 +346,8 @@ fn no_two_port_offsets_share_a_port() {
         .iter()
         .map(|service| service.port().1)
         .chain([CLAIM_PORT]);
-    let distinct: std::collections::BTreeSet<u16> = ports.collect();
-    let residues: std::collections::BTreeSet<u16> =
-        distinct.iter().map(|port| port % STRIDE).collect();
+    let distinct: BTreeSet<u16> = ports.collect();
+    let residues: BTreeSet<u16> = distinct.iter().map(|port| port % STRIDE).collect();
     assert_eq!(distinct.len(), residues.len());
 }
 
@@ -449,7 +453,7 @@ impl Write for LineSink {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         let line = serde_json::from_slice(text).expect("a report line is JSON");
         // Nobody has to listen to the end.
-        let _ = self.0.get_mut().unwrap().send(line);
+        let _ = self.0.get_mut().expect("nobody panics with it").send(line);
         Ok(text.len())
     }
 
@@ -501,15 +505,11 @@ fn addresses_of(service: Service) -> Vec<Ipv4Addr> {
 }
 
 async fn listen(local: SocketAddrV4) -> tokio::net::TcpListener {
-    tokio::net::TcpListener::bind(local)
-        .await
-        .expect("the port was claimed")
+    tokio::net::TcpListener::bind(local).await.expect(CLAIMED)
 }
 
 async fn bind(local: SocketAddrV4) -> tokio::net::UdpSocket {
-    tokio::net::UdpSocket::bind(local)
-        .await
-        .expect("the port was claimed")
+    tokio::net::UdpSocket::bind(local).await.expect(CLAIMED)
 }
 
 async fn relay_tcp(listener: tokio::net::TcpListener, to: SocketAddrV4, alter: Alteration) {
@@ -541,18 +541,21 @@ async fn pump(
 
 /// Relays datagrams, with a socket of its own towards the server for each client.
 async fn relay_udp(front: tokio::net::UdpSocket, to: SocketAddrV4, alter: Alteration) {
-    let front = std::sync::Arc::new(front);
-    let mut clients = std::collections::BTreeMap::new();
+    let front = Arc::new(front);
+    let mut clients = BTreeMap::new();
     let mut answers = JoinSet::new();
     let mut buffer = vec![0; 64 * 1024];
     while let Ok((length, client)) = front.recv_from(&mut buffer).await {
-        if !clients.contains_key(&client) {
-            let server = std::sync::Arc::new(bind(SocketAddrV4::new(LOCALHOST, 0)).await);
-            server.connect(to).await.expect("loopback is reachable");
-            answers.spawn(pump_datagrams(server.clone(), front.clone(), client, alter));
-            clients.insert(client, server);
-        }
-        clients[&client]
+        let server = match clients.entry(client) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let server = Arc::new(bind(SocketAddrV4::new(LOCALHOST, 0)).await);
+                server.connect(to).await.expect("loopback is reachable");
+                answers.spawn(pump_datagrams(server.clone(), front.clone(), client, alter));
+                new.insert(server)
+            }
+        };
+        server
             .send(&buffer[..length])
             .await
             .expect("loopback is reachable");
@@ -560,8 +563,8 @@ async fn relay_udp(front: tokio::net::UdpSocket, to: SocketAddrV4, alter: Altera
 }
 
 async fn pump_datagrams(
-    server: std::sync::Arc<tokio::net::UdpSocket>,
-    front: std::sync::Arc<tokio::net::UdpSocket>,
+    server: Arc<tokio::net::UdpSocket>,
+    front: Arc<tokio::net::UdpSocket>,
     client: std::net::SocketAddr,
     alter: Alteration,
 ) {
@@ -582,22 +585,23 @@ fn silent_sockets(ports: &Ports) -> (Vec<TcpListener>, Vec<UdpSocket>) {
     let everywhere = |service: &Service| ports.at(Ipv4Addr::UNSPECIFIED, *service);
     (
         tcp.iter()
-            .map(|service| TcpListener::bind(everywhere(service)).unwrap())
+            .map(|service| TcpListener::bind(everywhere(service)).expect(CLAIMED))
             .collect(),
         udp.iter()
-            .map(|service| UdpSocket::bind(everywhere(service)).unwrap())
+            .map(|service| UdpSocket::bind(everywhere(service)).expect(CLAIMED))
             .collect(),
     )
 }
 
 /// A listener as the outside peers have it: every address of one port, shared with its own kind.
-fn wildcard_listener(ports: &Ports, service: Service) -> socket2::Socket {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.set_reuse_port(true).unwrap();
-    socket
-        .bind(&ports.at(Ipv4Addr::UNSPECIFIED, service).into())
-        .unwrap();
-    socket.listen(16).unwrap();
-    socket
+fn wildcard_listener(ports: &Ports, service: Service) -> tokio::net::TcpListener {
+    let everywhere = ports.at(Ipv4Addr::UNSPECIFIED, service).into();
+    let listen = || {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(everywhere)?;
+        socket.listen(16)
+    };
+    listen().expect(CLAIMED)
 }
