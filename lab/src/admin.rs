@@ -51,3 +51,23 @@ impl fmt::Display for AdminRules {
         writeln!(f, "}}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_rules_go_into_one_table() {
+        let outer = Some("wan0".to_owned());
+        let rules = AdminRules {
+            masquerade: outer.clone(),
+            block_inbound: outer,
+        };
+        insta::assert_snapshot!(rules);
+    }
+
+    #[test]
+    fn no_wish_means_no_rules() {
+        assert!(AdminRules::default().is_empty());
+    }
+}

@@ -438,7 +438,7 @@ fn resolve<'a>(
         node: node.name.clone(),
         interface: wish.interface.clone(),
         index,
-        mac: Mac::of(wish.address, cable),
+        mac: Mac::of(wish.address, index),
         bridged,
     };
     let end = CableEnd {
@@ -464,16 +464,11 @@ fn check_interface_name(name: &str) -> Result<(), TopologyError> {
 
 impl Mac {
     /// Locally administered, and readable in a capture: `02:00:` and the IPv4 address, or `02:01:` and
-    /// the number of the cable where there is none.
-    fn of(address: Option<Ipv4Net>, cable: usize) -> Self {
+    /// the interface's index where there is none.
+    fn of(address: Option<Ipv4Net>, index: u32) -> Self {
         let (kind, tail) = match address {
             Some(net) => (0, net.addr().octets()),
-            None => (
-                1,
-                u32::try_from(cable)
-                    .expect("fewer cables than 2^32")
-                    .to_be_bytes(),
-            ),
+            None => (1, index.to_be_bytes()),
         };
         let [a, b, c, d] = tail;
         Self([0x02, kind, a, b, c, d])
@@ -551,5 +546,192 @@ impl Role {
             Self::Switch => "switch",
             Self::Wire(_) => "wire",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets::{Office, office};
+
+    #[test]
+    fn an_office_is_planned_in_the_order_it_can_be_built() {
+        let wish = Office {
+            clients: 1,
+            nat: true,
+            block_inbound: true,
+            ..Office::default()
+        };
+        insta::assert_snapshot!(planned(&wish));
+    }
+
+    #[test]
+    fn a_wire_joins_gateway_and_internet_and_takes_the_offloads_off_their_ends() {
+        let wire = WireSettings {
+            loss_pct: 2.5,
+            seed: 9,
+            ..WireSettings::default()
+        };
+        let plan = planned(&Office {
+            clients: 0,
+            wire: Some(wire),
+            ..Office::default()
+        });
+        let concerned = |step: &&Step| {
+            matches!(
+                step,
+                Step::OffloadsOff { .. } | Step::Wire { .. } | Step::Neighbour { .. }
+            )
+        };
+        let lines: Vec<String> = plan
+            .steps()
+            .iter()
+            .filter(concerned)
+            .map(Step::to_string)
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn hosts_get_entries_for_routers_and_routers_for_hosts_but_hosts_not_for_each_other() {
+        let plan = planned(&Office {
+            clients: 50,
+            ..Office::default()
+        });
+        let entries = plan
+            .steps()
+            .iter()
+            .filter(|step| matches!(step, Step::Neighbour { .. }));
+        assert_eq!(
+            entries.count(),
+            2 * 50 + 2,
+            "every client and `out`, both ways"
+        );
+    }
+
+    #[test]
+    fn no_two_interfaces_share_an_index_or_a_hardware_address() {
+        let plan = planned(&Office {
+            clients: 300,
+            ..Office::default()
+        });
+        let ports: Vec<&Port> = plan
+            .steps()
+            .iter()
+            .filter_map(link_ends)
+            .flatten()
+            .collect();
+        let indexes: BTreeSet<u32> = ports.iter().map(|port| port.index).collect();
+        assert_eq!(indexes.len(), ports.len());
+        let macs: BTreeSet<[u8; 6]> = ports.iter().map(|port| port.mac.0).collect();
+        assert_eq!(macs.len(), ports.len());
+    }
+
+    #[test]
+    fn names_that_clash_or_lead_nowhere_are_told() {
+        let twice = refusal(|t| {
+            t.node("a", Role::Host).node("a", Role::Host);
+        });
+        assert_eq!(twice, TopologyError::DuplicateNode("a".into()));
+        let loose = refusal(|t| {
+            t.node("a", Role::Host)
+                .link(End::new("a", "x"), End::new("b", "x"));
+        });
+        assert_eq!(loose, TopologyError::UnknownNode("b".into()));
+        let same = refusal(|t| {
+            t.node("a", Role::Host)
+                .link(End::new("a", "x"), End::new("a", "x"));
+        });
+        let (node, interface) = ("a".into(), "x".into());
+        assert_eq!(same, TopologyError::DuplicateInterface { node, interface });
+    }
+
+    #[test]
+    fn interface_names_are_those_the_kernel_takes() {
+        for bad in [
+            "",
+            "sixteen_octets__",
+            "with space",
+            "with/slash",
+            "lo",
+            "br0",
+        ] {
+            let told = refusal(|t| {
+                t.node("a", Role::Host)
+                    .link(End::new("a", bad), End::new("a", "x"));
+            });
+            assert_eq!(told, TopologyError::BadInterfaceName(bad.into()));
+        }
+    }
+
+    #[test]
+    fn a_wire_wants_two_links_and_sane_percentages() {
+        let lonely = refusal(|t| {
+            t.node("w", Role::Wire(WireSettings::default()));
+        });
+        assert_eq!(
+            lonely,
+            TopologyError::WireNeedsTwoLinks {
+                node: "w".into(),
+                links: 0
+            }
+        );
+        for loss_pct in [-1.0, 101.0, f64::NAN] {
+            let told = refusal(|t| {
+                t.node(
+                    "w",
+                    Role::Wire(WireSettings {
+                        loss_pct,
+                        ..WireSettings::default()
+                    }),
+                );
+            });
+            assert_eq!(told, TopologyError::BadPercentage("w".into()));
+        }
+    }
+
+    #[test]
+    fn a_switch_carries_no_address() {
+        let told = refusal(|t| {
+            let net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 1), 8);
+            t.node("s", Role::Switch).node("a", Role::Host);
+            t.link(End::new("s", "p").address(net), End::new("a", "x"));
+        });
+        assert_eq!(told, TopologyError::AddressOnFrameNode("s".into()));
+    }
+
+    #[test]
+    fn a_route_needs_a_next_hop_on_one_of_the_node_s_networks() {
+        let (to, via) = (Ipv4Net::default(), Ipv4Addr::new(10, 0, 0, 1));
+        let told = refusal(|t| {
+            t.node("a", Role::Host)
+                .route("a", to, via)
+                .expect("the node is there");
+        });
+        assert_eq!(
+            told,
+            TopologyError::UnreachableNextHop {
+                node: "a".into(),
+                to,
+                via
+            }
+        );
+    }
+
+    fn planned(wish: &Office) -> Plan {
+        office(wish).plan().expect("a preset can be planned")
+    }
+
+    fn refusal(wish: impl FnOnce(&mut Topology)) -> TopologyError {
+        let mut topology = Topology::new("test");
+        wish(&mut topology);
+        topology.plan().expect_err("it cannot be built")
+    }
+
+    fn link_ends(step: &Step) -> Option<[&Port; 2]> {
+        let Step::Link { near, far } = step else {
+            return None;
+        };
+        Some([near, far])
     }
 }

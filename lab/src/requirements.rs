@@ -253,3 +253,67 @@ fn succeeds(capsule: Capsule) -> Result<(), String> {
         .trim()
         .to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_names_what_is_missing_and_only_that() {
+        let requirements = with_missing(&[Feature::NftQueue, Feature::Curl]);
+        assert_eq!(
+            requirements.check(&[Feature::Capsule, Feature::Nftables]),
+            Ok(())
+        );
+        let Missing(missing) = requirements
+            .check(&[Feature::Capsule, Feature::Curl])
+            .unwrap_err();
+        assert_eq!(missing.len(), 1);
+        assert_eq!(missing[0].feature, Feature::Curl);
+        assert!(
+            missing[0].to_string().contains("package curl"),
+            "says what to do"
+        );
+    }
+
+    #[test]
+    fn one_way_to_queue_packets_is_enough() {
+        assert!(with_missing(&[Feature::NftQueue, Feature::IptablesNftQueue]).has_queue());
+        let none = [
+            Feature::NftQueue,
+            Feature::IptablesNftQueue,
+            Feature::IptablesLegacyQueue,
+        ];
+        assert!(!with_missing(&none).has_queue());
+    }
+
+    #[test]
+    fn probing_reports_every_feature_once_and_names_are_stable() {
+        let found = probe();
+        let features: Vec<Feature> = found
+            .findings
+            .iter()
+            .map(|finding| finding.feature)
+            .collect();
+        assert_eq!(features, Feature::ALL);
+        assert_eq!(found.has(Feature::Capsule), found.privilege.is_some());
+        for feature in Feature::ALL {
+            let json = serde_json::to_value(feature).expect("a name");
+            assert_eq!(json, feature.name(), "the same word in both reports");
+        }
+    }
+
+    fn with_missing(missing: &[Feature]) -> Requirements {
+        let finding = |&feature: &Feature| Finding {
+            feature,
+            missing: missing
+                .contains(&feature)
+                .then(|| "not in this test".to_owned()),
+        };
+        let findings = Feature::ALL.iter().map(finding).collect();
+        Requirements {
+            privilege: Some(Privilege::UserNamespace),
+            findings,
+        }
+    }
+}

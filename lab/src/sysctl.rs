@@ -112,7 +112,7 @@ const TCP_ENDPOINT: &[Row] = &[
     ("net.ipv4.tcp_syncookies", "1", Optional),
     ("net.ipv4.tcp_timestamps", "1", Required),
     ("net.ipv4.tcp_ecn", "2", Required),
-    ("net.ipv4.ip_local_port_range", "32768\t60999", Required),
+    ("net.ipv4.ip_local_port_range", "32768 60999", Required),
     ("net.core.somaxconn", "4096", Required),
 ];
 

@@ -185,3 +185,121 @@ impl PartialOrd for InFlight {
         Some(self.cmp(other))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RIGHT: Direction = Direction::LeftToRight;
+
+    #[test]
+    fn a_frame_comes_out_after_the_delay_and_not_before() {
+        let mut wire = Emulator::new(WireSettings {
+            delay: ms(20),
+            ..WireSettings::default()
+        });
+        wire.accept(ms(5), RIGHT, b"frame of an unknown kind");
+        assert_eq!(wire.next_due(), Some(ms(25)));
+        assert_eq!(wire.poll_frame(ms(24)), None);
+        assert_eq!(
+            wire.poll_frame(ms(25)),
+            Some((RIGHT, b"frame of an unknown kind".to_vec()))
+        );
+        assert_eq!(wire.next_due(), None);
+    }
+
+    #[test]
+    fn frames_due_together_keep_their_order() {
+        let mut wire = Emulator::new(WireSettings {
+            delay: ms(1),
+            ..WireSettings::default()
+        });
+        (0..50).for_each(|number| wire.accept(ms(0), RIGHT, &[number]));
+        assert_eq!(
+            drain(&mut wire, ms(1)),
+            (0..50).map(|number| vec![number]).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn address_resolution_passes_at_once_on_a_wire_that_loses_everything() {
+        let all_lost = WireSettings {
+            delay: ms(20),
+            loss_pct: 100.0,
+            ..WireSettings::default()
+        };
+        let mut wire = Emulator::new(all_lost);
+        let mut question = [0; 42];
+        question[12..14].copy_from_slice(&[0x08, 0x06]);
+        wire.accept(ms(0), RIGHT, &question);
+        wire.accept(ms(0), RIGHT, b"anything else");
+        assert_eq!(drain(&mut wire, ms(0)), [question.to_vec()]);
+        let report = wire.report().left_to_right;
+        assert_eq!((report.received, report.lost), (2, 1));
+    }
+
+    #[test]
+    fn a_limited_rate_spaces_frames_out_and_each_direction_has_its_own() {
+        // 1000 octets at 8 Mbit/s take one millisecond.
+        let slow = WireSettings {
+            rate_bits_per_second: Some(8_000_000),
+            ..WireSettings::default()
+        };
+        let mut wire = Emulator::new(slow);
+        for _ in 0..3 {
+            wire.accept(ms(0), RIGHT, &[0; 1000]);
+        }
+        wire.accept(ms(0), Direction::RightToLeft, &[0; 1000]);
+        assert_eq!(drain(&mut wire, ms(1)).len(), 2, "one each way");
+        assert_eq!(drain(&mut wire, ms(2)).len(), 1);
+        assert_eq!(wire.next_due(), Some(ms(3)));
+    }
+
+    #[test]
+    fn a_queue_longer_than_its_limit_overflows() {
+        let slow = WireSettings {
+            rate_bits_per_second: Some(8_000),
+            ..WireSettings::default()
+        };
+        let mut wire = Emulator::new(slow);
+        for _ in 0..3 {
+            wire.accept(ms(0), RIGHT, &[0; 1000]);
+        }
+        assert_eq!(
+            wire.report().left_to_right.overflowed,
+            2,
+            "the first takes a whole second"
+        );
+    }
+
+    #[test]
+    fn duplicates_come_twice_and_reordered_frames_are_overtaken() {
+        let twice = WireSettings {
+            duplicate_pct: 100.0,
+            ..WireSettings::default()
+        };
+        let mut wire = Emulator::new(twice);
+        wire.accept(ms(0), RIGHT, b"one");
+        assert_eq!(drain(&mut wire, ms(0)), [b"one", b"one"]);
+
+        let half = WireSettings {
+            reorder_pct: 50.0,
+            ..WireSettings::default()
+        };
+        let mut wire = Emulator::new(half);
+        (0..20).for_each(|number| wire.accept(ms(0), RIGHT, &[number]));
+        let arrived = drain(&mut wire, WireSettings::REORDER_HOLD);
+        assert_eq!(arrived.len(), 20, "none is lost");
+        assert!(!arrived.is_sorted(), "{arrived:?}");
+    }
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn drain(wire: &mut Emulator, now: Duration) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| wire.poll_frame(now))
+            .map(|(_, frame)| frame)
+            .collect()
+    }
+}

@@ -152,3 +152,104 @@ fn scramble(value: u64) -> u64 {
 fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_flow_and_place_draw_the_same_fate() {
+        let flow = Flow::of(&udp_frame(4000, 1214));
+        assert_eq!(losses(7, flow), losses(7, flow));
+        assert_ne!(losses(7, flow), losses(8, flow));
+    }
+
+    #[test]
+    fn the_two_directions_and_other_services_have_fates_of_their_own() {
+        let there = losses(7, Flow::of(&udp_frame(80, 1214)));
+        assert_ne!(there, losses(7, Flow::of(&udp_frame(1214, 80))));
+        assert_ne!(there, losses(7, Flow::of(&udp_frame(80, 1215))));
+    }
+
+    #[test]
+    fn ports_drawn_by_the_kernel_make_no_difference() {
+        assert_eq!(
+            Flow::of(&udp_frame(32_768, 1214)),
+            Flow::of(&udp_frame(60_999, 1214))
+        );
+        assert_ne!(
+            Flow::of(&udp_frame(32_767, 1214)),
+            Flow::of(&udp_frame(60_999, 1214))
+        );
+    }
+
+    #[test]
+    fn shares_come_out_as_asked() {
+        let flow = Flow::of(&udp_frame(80, 1214));
+        let lost = losses(1, flow).iter().filter(|&&lost| lost).count();
+        assert!((250..350).contains(&lost), "30 % of 1000: {lost}");
+    }
+
+    #[test]
+    fn nothing_happens_at_nought_and_everything_at_a_hundred_percent() {
+        let flow = Flow::of(&udp_frame(80, 1214));
+        let none = Fate {
+            lost: false,
+            duplicated: false,
+            reordered: false,
+        };
+        let all = WireSettings {
+            duplicate_pct: 100.0,
+            reorder_pct: 100.0,
+            ..WireSettings::default()
+        };
+        for index in 0..1000 {
+            assert_eq!(Fate::draw(&WireSettings::default(), flow, index), none);
+            let fate = Fate::draw(&all, flow, index);
+            assert!(fate.duplicated && fate.reordered && !fate.lost);
+        }
+    }
+
+    #[test]
+    fn a_later_fragment_and_a_cut_frame_are_flows_without_ports() {
+        let mut fragment = udp_frame(80, 1214);
+        fragment[14 + 7] = 1;
+        let Flow::Ipv4 { ports, .. } = Flow::of(&fragment) else {
+            panic!("still IPv4")
+        };
+        assert_eq!(ports, [0, 0]);
+        for length in 0..fragment.len() {
+            let _ = Flow::of(&fragment[..length]);
+        }
+    }
+
+    #[test]
+    fn address_resolution_is_told_apart() {
+        let mut frame = udp_frame(1, 2);
+        frame[13] = 0x06;
+        assert_eq!(Flow::of(&frame), Flow::AddressResolution);
+    }
+
+    fn losses(seed: u64, flow: Flow) -> Vec<bool> {
+        let settings = WireSettings {
+            loss_pct: 30.0,
+            seed,
+            ..WireSettings::default()
+        };
+        (0..1000)
+            .map(|index| Fate::draw(&settings, flow, index).lost)
+            .collect()
+    }
+
+    /// Ethernet, an IPv4 header of 20 octets from 10.0.0.1 to 10.0.0.2, the UDP ports.
+    fn udp_frame(from: u16, to: u16) -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        frame.extend([0x08, 0x00]);
+        frame.extend([
+            0x45, 0, 0, 28, 0, 0, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ]);
+        frame.extend(from.to_be_bytes());
+        frame.extend(to.to_be_bytes());
+        frame
+    }
+}
