@@ -7,6 +7,7 @@
 //! the same sizes and the same look.
 
 pub mod handshake;
+pub mod http;
 pub mod session;
 pub mod udp;
 
