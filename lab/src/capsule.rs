@@ -10,42 +10,30 @@
 //! Whoever is killed, everything below goes too: the kernel ends a process namespace with its pid 1, a
 //! network namespace with its last process, a mount namespace with its mounts. Nothing is left for
 //! anybody to tidy up, and root is not needed.
-#![expect(
-    unsafe_code,
-    reason = "fork, _exit and code between fork and exec have no safe form"
-)]
+
+mod entry;
+mod refusal;
 
 use std::{
     env,
-    ffi::{CStr, OsStr, OsString},
-    fmt,
-    io::{self, Read},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    ffi::{OsStr, OsString},
+    fmt, io,
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::OnceLock,
 };
 
 use nix::{
-    errno::Errno,
-    fcntl::{OFlag, open},
-    libc,
-    mount::{MsFlags, mount},
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sched::{CloneFlags, unshare},
-    sys::{
-        prctl,
-        resource::{Resource, getrlimit, setrlimit},
-        signal::Signal,
-        stat::Mode,
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
-    unistd::{Pid, Uid, dup2_stdin, getgid, getpid, getppid, getuid, mkdir, pipe2},
+    fcntl::OFlag,
+    unistd::{Uid, pipe2},
 };
 
+pub use refusal::SetupStep;
+
+use self::{
+    entry::Setup,
+    refusal::{Remedy, read_step},
+};
 use crate::requirements;
 
 /// A program about to be started in a capsule.
@@ -85,21 +73,6 @@ pub enum CapsuleError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-/// Steps on the way into a capsule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SetupStep {
-    /// unshare(2).
-    MakeNamespaces,
-    /// /proc/self/uid_map and its companions.
-    MapUser,
-    /// fork(2) and the chain of death signals.
-    Fork,
-    /// Mounts inside.
-    Mount,
-    /// Open-file limit and hook.
-    Prepare,
 }
 
 impl Capsule {
@@ -215,9 +188,7 @@ impl Capsule {
         let (told, tell) =
             pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| failed(e.into()))?;
         let setup = Setup::new(privilege, self.before_exec, tell);
-        // SAFETY: between fork and exec `Setup::enter` makes system calls on memory prepared here and
-        // neither allocates nor takes a lock.
-        unsafe { self.command.pre_exec(move || setup.enter()) };
+        setup.arrange(&mut self.command);
         let spawned = self.command.spawn();
         // The command owns the writing end: with it gone, reading what was told cannot wait.
         drop(self.command);
@@ -380,304 +351,3 @@ fn environment() -> impl Iterator<Item = (OsString, OsString)> {
 }
 
 const TMPDIR_INSIDE: &str = "/run/lab/tmp";
-const PRIVATE_DIR: &CStr = c"/run/lab";
-const PRIVATE_TMPDIR: &CStr = c"/run/lab/tmp";
-
-/// Everything the way in needs, prepared before the fork.
-struct Setup {
-    privilege: Privilege,
-    caller: Pid,
-    user_map: Vec<u8>,
-    group_map: Vec<u8>,
-    before_exec: Option<fn() -> nix::Result<()>>,
-    /// Where a refused step is told to the caller.
-    tell: OwnedFd,
-}
-
-/// A refusal and the step that met it.
-type Refusal = (SetupStep, Errno);
-
-impl Setup {
-    fn new(
-        privilege: Privilege,
-        before_exec: Option<fn() -> nix::Result<()>>,
-        tell: OwnedFd,
-    ) -> Self {
-        Self {
-            privilege,
-            caller: getpid(),
-            user_map: format!("0 {} 1\n", getuid()).into_bytes(),
-            group_map: format!("0 {} 1\n", getgid()).into_bytes(),
-            before_exec,
-            tell,
-        }
-    }
-
-    /// Turns the freshly forked process into keeper, init and program; returns in the program only.
-    fn enter(&self) -> io::Result<()> {
-        self.become_program().map_err(|(step, errno)| {
-            // The reader may be gone; the error itself reaches the caller in any case.
-            let _ = nix::unistd::write(&self.tell, &[step.code()]);
-            errno.into()
-        })
-    }
-
-    fn become_program(&self) -> Result<(), Refusal> {
-        self.make_namespaces()
-            .map_err(|errno| (SetupStep::MakeNamespaces, errno))?;
-        self.map_user()
-            .map_err(|errno| (SetupStep::MapUser, errno))?;
-        // Only now: the kernel forgets the signal when credentials change.
-        die_with_parent().map_err(|errno| (SetupStep::Fork, errno))?;
-        if getppid() != self.caller {
-            exit(ABANDONED);
-        }
-        fork_below_keeper().map_err(|errno| (SetupStep::Fork, errno))?;
-        mount_private_tree().map_err(|errno| (SetupStep::Mount, errno))?;
-        fork_below_init().map_err(|errno| (SetupStep::Fork, errno))?;
-        self.prepare_program()
-            .map_err(|errno| (SetupStep::Prepare, errno))
-    }
-
-    fn make_namespaces(&self) -> nix::Result<()> {
-        let always = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-        match self.privilege {
-            Privilege::UserNamespace => unshare(always | CloneFlags::CLONE_NEWUSER),
-            Privilege::Root => unshare(always),
-        }
-    }
-
-    /// user_namespaces(7): an unprivileged process may map its own ids, once it has given up setgroups.
-    fn map_user(&self) -> nix::Result<()> {
-        match self.privilege {
-            Privilege::Root => Ok(()),
-            Privilege::UserNamespace => {
-                write_file(c"/proc/self/setgroups", b"deny")?;
-                write_file(c"/proc/self/uid_map", &self.user_map)?;
-                write_file(c"/proc/self/gid_map", &self.group_map)
-            }
-        }
-    }
-
-    fn prepare_program(&self) -> nix::Result<()> {
-        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-        self.before_exec.map_or(Ok(()), |hook| hook())
-    }
-}
-
-/// Forks; the parent stays behind as the keeper, the child goes on as pid 1 of the capsule.
-fn fork_below_keeper() -> nix::Result<()> {
-    // Init holds the reading end: its end of file tells that the keeper died before the death signal
-    // was armed, which getppid cannot tell across process namespaces.
-    let (keeper_lives, keeper) = pipe2(OFlag::O_CLOEXEC)?;
-    match fork()? {
-        Forked::Parent(init) => {
-            dup2_stdin(&keeper)?;
-            close_all_but_standard();
-            exit(wait_for(init));
-        }
-        Forked::Child => {
-            drop(keeper);
-            die_with_parent()?;
-            if has_hung_up(&keeper_lives)? {
-                exit(ABANDONED);
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Forks; the parent stays behind as init and reaps, the child goes on to become the program.
-fn fork_below_init() -> nix::Result<()> {
-    match fork()? {
-        Forked::Parent(program) => {
-            // Also the pipe on which the caller awaits the exec, which init would hold open for ever.
-            close_all_but_standard();
-            exit(wait_for(program));
-        }
-        Forked::Child => Ok(()),
-    }
-}
-
-fn mount_private_tree() -> nix::Result<()> {
-    let nothing = None::<&CStr>;
-    mount(
-        nothing,
-        c"/",
-        nothing,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        nothing,
-    )?;
-    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(
-        Some(c"tmpfs"),
-        c"/run",
-        Some(c"tmpfs"),
-        plain,
-        Some(c"mode=0755"),
-    )?;
-    mkdir(PRIVATE_DIR, Mode::S_IRWXU)?;
-    mkdir(PRIVATE_TMPDIR, Mode::S_IRWXU)?;
-    mount(
-        Some(c"proc"),
-        c"/proc",
-        Some(c"proc"),
-        plain | MsFlags::MS_NOEXEC,
-        nothing,
-    )
-}
-
-fn die_with_parent() -> nix::Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL)
-}
-
-fn has_hung_up(pipe: &OwnedFd) -> nix::Result<bool> {
-    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-    Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
-}
-
-/// Waits for `child`, reaping whatever else ends meanwhile, and says which status to exit with.
-fn wait_for(child: Pid) -> i32 {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::empty())) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == child => return code,
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
-                return SIGNALLED + signal as i32;
-            }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return ABANDONED,
-        }
-    }
-}
-
-fn write_file(path: &CStr, content: &[u8]) -> nix::Result<()> {
-    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    nix::unistd::write(&file, content).map(drop)
-}
-
-/// Shells report a death by signal so.
-const SIGNALLED: i32 = 128;
-/// Exit status of a keeper or init that has nobody left to work for.
-const ABANDONED: i32 = 125;
-
-enum Forked {
-    Parent(Pid),
-    Child,
-}
-
-fn fork() -> nix::Result<Forked> {
-    // SAFETY: the process is itself a fresh fork with one thread, and both sides go on with system
-    // calls only until they exec or exit.
-    match unsafe { nix::unistd::fork() }? {
-        nix::unistd::ForkResult::Parent { child } => Ok(Forked::Parent(child)),
-        nix::unistd::ForkResult::Child => Ok(Forked::Child),
-    }
-}
-
-/// Leaves without running the exit handlers that belong to the caller's program.
-fn exit(status: i32) -> ! {
-    // SAFETY: _exit has no preconditions.
-    unsafe { libc::_exit(status) }
-}
-
-fn close_all_but_standard() {
-    // SAFETY: the process goes on to wait and exit and uses none of these descriptors again.
-    // Failure (a kernel before 5.9) would keep the caller waiting and is impossible where capsules run.
-    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
-}
-
-impl SetupStep {
-    const ALL: [Self; 5] = [
-        Self::MakeNamespaces,
-        Self::MapUser,
-        Self::Fork,
-        Self::Mount,
-        Self::Prepare,
-    ];
-
-    /// The octet that stands for the step on the pipe.
-    fn code(self) -> u8 {
-        match self {
-            Self::MakeNamespaces => 0,
-            Self::MapUser => 1,
-            Self::Fork => 2,
-            Self::Mount => 3,
-            Self::Prepare => 4,
-        }
-    }
-}
-
-impl fmt::Display for SetupStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MakeNamespaces => "make user, network, mount and process namespaces",
-            Self::MapUser => "map the caller to uid 0",
-            Self::Fork => "start the capsule's first process",
-            Self::Mount => "mount a private /run and /proc",
-            Self::Prepare => "prepare the program's process",
-        })
-    }
-}
-
-fn read_step(told: OwnedFd) -> Option<SetupStep> {
-    let mut code = [0];
-    let read = std::fs::File::from(told).read(&mut code).ok()?;
-    SetupStep::ALL
-        .into_iter()
-        .find(|step| read == 1 && step.code() == code[0])
-}
-
-/// What to do where a step is refused.
-struct Remedy(SetupStep);
-
-impl fmt::Display for Remedy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hints: Vec<&str> = SWITCHES
-            .iter()
-            .filter(|switch| switch.is_in_the_way())
-            .map(|switch| switch.remedy)
-            .collect();
-        match (hints.as_slice(), self.0) {
-            ([], SetupStep::Mount) => f.write_str(MASKED_PROC),
-            ([], _) => f.write_str(NO_USER_NAMESPACES),
-            (hints, _) => write!(f, " ({})", hints.join("; ")),
-        }
-    }
-}
-
-const MASKED_PROC: &str = " (in a container, parts of /proc may be masked: run it with \
-    `--security-opt systempaths=unconfined --security-opt apparmor=unconfined`)";
-const NO_USER_NAMESPACES: &str = " (allow unprivileged user namespaces, or run as root; in a container a \
-    seccomp profile may forbid unshare: `--security-opt seccomp=unconfined`)";
-
-/// A kernel switch that forbids user namespaces when it has a certain value.
-struct Switch {
-    path: &'static str,
-    forbids: &'static str,
-    remedy: &'static str,
-}
-
-impl Switch {
-    fn is_in_the_way(&self) -> bool {
-        std::fs::read_to_string(self.path).is_ok_and(|value| value.trim() == self.forbids)
-    }
-}
-
-const SWITCHES: &[Switch] = &[
-    Switch {
-        path: "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-        forbids: "1",
-        remedy: "AppArmor restricts user namespaces: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-    },
-    Switch {
-        path: "/proc/sys/kernel/unprivileged_userns_clone",
-        forbids: "0",
-        remedy: "user namespaces are for root only: sudo sysctl -w kernel.unprivileged_userns_clone=1",
-    },
-    Switch {
-        path: "/proc/sys/user/max_user_namespaces",
-        forbids: "0",
-        remedy: "no user namespaces at all: sudo sysctl -w user.max_user_namespaces=15000",
-    },
-];

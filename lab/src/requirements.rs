@@ -61,16 +61,16 @@ pub struct Missing(pub Vec<Finding>);
 #[must_use]
 pub fn probe() -> Requirements {
     let privilege = Privilege::available();
-    let findings = Feature::ALL
-        .iter()
-        .map(|&feature| Finding {
-            feature,
-            missing: match &privilege {
-                Ok(_) => feature.try_out().err(),
-                Err(refusal) => Some(refusal.to_string()),
-            },
-        })
-        .collect();
+    let try_out = |feature: Feature| match (&privilege, feature) {
+        (Ok(_), _) => feature.try_out().err(),
+        (Err(refusal), Feature::Capsule) => Some(refusal.to_string()),
+        (Err(_), _) => Some("there is no capsule to try it in".to_owned()),
+    };
+    let finding = |&feature: &Feature| Finding {
+        feature,
+        missing: try_out(feature),
+    };
+    let findings = Feature::ALL.iter().map(finding).collect();
     Requirements {
         privilege: privilege.ok(),
         findings,
