@@ -3,6 +3,7 @@
 //! [`daemon`] is the recipe; the other files each know one thing it needs.
 
 pub mod backend;
+pub mod capture;
 pub mod clock;
 pub mod daemon;
 pub mod doctor;
@@ -10,11 +11,13 @@ pub mod failure;
 pub mod inbound;
 pub mod inject;
 pub mod kernel_sets;
+pub mod link;
 pub mod marks;
 pub mod nfqueue;
 pub mod nft;
 pub mod nft_json;
 pub mod program;
+pub mod replay;
 pub mod rules;
 pub mod signals;
 pub mod surroundings;
