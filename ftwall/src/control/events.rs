@@ -1,22 +1,19 @@
 //! The event log: one JSON object per line, in the outer shape of Suricata's EVE log.
 //!
-//! The engine's events get their timestamp here and the daemon's own are added. A client that is being
-//! dropped makes thousands of packets: its drops are reported a few per second, and each report says
-//! how many were left out before it.
+//! The engine's events get their timestamp here and the daemon's own are added. How often a client that
+//! is being dropped is reported is the engine's affair.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::Serialize;
 use tracing::warn;
 
-use crate::event::{Details, PacketEnds};
-use crate::{Event, EventType, Timestamp};
+use crate::{Event, Timestamp};
 
 /// Where events go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +100,6 @@ pub struct Statistics {
 /// Writes events to their target.
 pub struct EventWriter {
     out: Box<dyn Write>,
-    drops: DropSampler,
     lost: u64,
 }
 
@@ -125,20 +121,13 @@ impl EventWriter {
     pub fn to(out: impl Write + 'static) -> EventWriter {
         EventWriter {
             out: Box::new(BufWriter::new(out)),
-            drops: DropSampler::default(),
             lost: 0,
         }
     }
 
-    /// Reports what the engine reports, drops in samples.
-    pub fn event(&mut self, now: Timestamp, mut event: Event) {
-        if event.event_type == EventType::PacketDrop {
-            let Some(suppressed) = self.drops.admit(now, subject(&event)) else {
-                return;
-            };
-            event.ftwall.suppressed = event.ftwall.suppressed.saturating_add(suppressed);
-        }
-        self.line(now, &event);
+    /// Reports what the engine reports.
+    pub fn event(&mut self, now: Timestamp, event: &Event) {
+        self.line(now, event);
     }
 
     /// Reports what the daemon has to say.
@@ -186,55 +175,6 @@ impl EventWriter {
     }
 }
 
-/// Who a drop is about: the inside host if the engine names it, else whoever sent the packet.
-fn subject(event: &Event) -> Option<IpAddr> {
-    let Details { client, .. } = event.ftwall;
-    let sender = event.packet.map(|PacketEnds { src_ip, .. }| src_ip);
-    client.map(IpAddr::V4).or(sender)
-}
-
-/// Drops reported per client and second.
-const DROPS_PER_SECOND: u32 = 10;
-/// Clients sampled apart; beyond that everybody's count starts again.
-const SAMPLED_CLIENTS: usize = 4096;
-
-/// Lets a few drops per client and second through and counts the others.
-#[derive(Debug, Default)]
-struct DropSampler {
-    clients: HashMap<Option<IpAddr>, Sample>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Sample {
-    second: u64,
-    reported: u32,
-    suppressed: u32,
-}
-
-impl DropSampler {
-    /// How many were left out before this one, or nothing if this one is left out.
-    fn admit(&mut self, now: Timestamp, client: Option<IpAddr>) -> Option<u32> {
-        if self.clients.len() >= SAMPLED_CLIENTS && !self.clients.contains_key(&client) {
-            self.clients.clear();
-        }
-        let sample = self.clients.entry(client).or_default();
-        let second = now.since_origin().as_secs();
-        if second != sample.second {
-            *sample = Sample {
-                second,
-                reported: 0,
-                ..*sample
-            };
-        }
-        if sample.reported >= DROPS_PER_SECOND {
-            sample.suppressed = sample.suppressed.saturating_add(1);
-            return None;
-        }
-        sample.reported += 1;
-        Some(std::mem::take(&mut sample.suppressed))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -244,7 +184,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::event::VerdictDetails;
+    use crate::{Details, EventType, PacketEnds, VerdictDetails};
 
     const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
 
@@ -300,7 +240,7 @@ mod tests {
     fn an_event_has_the_outer_shape_of_eve() {
         let page = Page::default();
         let mut writer = EventWriter::to(page.clone());
-        writer.event(Timestamp::from_secs(1_057_363_199), drop_of(CLIENT));
+        writer.event(Timestamp::from_secs(1_057_363_199), &drop_of(CLIENT));
         writer.flush();
         let lines = page.lines();
         assert_eq!(lines.len(), 1);
@@ -331,25 +271,6 @@ mod tests {
     }
 
     #[test]
-    fn drops_of_one_client_are_sampled_and_the_rest_is_counted() {
-        let page = Page::default();
-        let mut writer = EventWriter::to(page.clone());
-        for _ in 0..100 {
-            writer.event(Timestamp::from_secs(5), drop_of(CLIENT));
-        }
-        writer.event(
-            Timestamp::from_secs(5),
-            drop_of(Ipv4Addr::new(10, 77, 1, 2)),
-        );
-        writer.event(Timestamp::from_secs(6), drop_of(CLIENT));
-        writer.flush();
-        let lines = page.lines();
-        assert_eq!(lines.len(), 12);
-        let next_second = lines.last().expect("there are twelve");
-        assert_eq!(next_second["ftwall"]["suppressed"], 90);
-    }
-
-    #[test]
     fn a_target_that_fails_is_counted_and_survived() {
         struct Full;
         impl Write for Full {
@@ -361,7 +282,7 @@ mod tests {
             }
         }
         let mut writer = EventWriter::to(Full);
-        writer.event(Timestamp::ORIGIN, drop_of(CLIENT));
+        writer.event(Timestamp::ORIGIN, &drop_of(CLIENT));
         writer.flush();
         assert_eq!(writer.lost(), 1);
     }

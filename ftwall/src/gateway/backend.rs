@@ -297,7 +297,7 @@ fn tidy_mangle(made_table: bool, made_forward: bool) -> Result<(), ProgramError>
             .all(|chain| is_forward(chain) && is_empty(chain))
     {
         return match listing.has_table("ip", MANGLE) {
-            true => nft::apply(&[delete("table", json!({ "family": "ip", "name": MANGLE }))]),
+            true => nft::apply(&[delete("table", &json!({ "family": "ip", "name": MANGLE }))]),
             false => Ok(()),
         };
     }
@@ -325,11 +325,11 @@ fn probe_iptables_nft() -> Result<(), ProgramError> {
 fn delete_chain(family: &str, table: &str, name: &str) -> Value {
     delete(
         "chain",
-        json!({ "family": family, "table": table, "name": name }),
+        &json!({ "family": family, "table": table, "name": name }),
     )
 }
 
-fn delete(kind: &str, object: Value) -> Value {
+fn delete(kind: &str, object: &Value) -> Value {
     json!({ "delete": { kind: object } })
 }
 

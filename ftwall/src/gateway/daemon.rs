@@ -315,7 +315,7 @@ impl Daemon {
     fn report(&mut self) {
         let now = self.clock.now();
         while let Some(event) = self.engine.poll_event() {
-            self.events.event(now, event);
+            self.events.event(now, &event);
         }
         let failures: Vec<String> = self
             .sets

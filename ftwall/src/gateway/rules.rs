@@ -641,3 +641,176 @@ fn source() -> Value {
 fn destination() -> Value {
     field("ip", "daddr")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PING: UdpShape = UdpShape {
+        name: "ping",
+        direction: Direction::Both,
+        only_locked: false,
+        payload_len: 10..=23,
+        bytes: &[
+            ByteMatch::exactly(0, 0x27),
+            ByteMatch::exactly(1, 0),
+            ByteMatch::exactly(5, 0x80),
+        ],
+    };
+
+    const PONG: UdpShape = UdpShape {
+        name: "pong",
+        direction: Direction::Inbound,
+        only_locked: true,
+        payload_len: 5..=5,
+        bytes: &[ByteMatch {
+            offset: 0,
+            mask: 0xfe,
+            value: 0x28,
+        }],
+    };
+
+    fn settings() -> RuleSettings {
+        RuleSettings {
+            inside: vec!["10.77.0.0/16".parse().expect("a literal")],
+            exempt: vec!["10.77.9.9/32".parse().expect("a literal")],
+            queue: 0,
+            marks: MarkField::DEFAULT,
+            when_down: WhenDown::Pass,
+            strict: false,
+            inbound: None,
+            payload_test: PayloadTest::InnerHeader,
+            shapes: vec![PING, PONG],
+        }
+    }
+
+    fn rules_of(settings: &RuleSettings, backend: Backend, chain: &str) -> String {
+        let commands = commands(settings, backend);
+        let rules = commands
+            .iter()
+            .filter(|command| command["add"]["rule"]["chain"] == chain);
+        rules
+            .map(|rule| format!("{}\n", rule["add"]["rule"]["comment"]))
+            .collect()
+    }
+
+    #[test]
+    fn the_rules_of_the_native_back_end_read_as_reviewed() {
+        insta::assert_snapshot!(print(&settings(), Backend::Nft));
+    }
+
+    #[test]
+    fn the_rules_of_the_xt_back_ends_read_as_reviewed() {
+        insta::assert_snapshot!(print(&settings(), Backend::IptablesNft));
+    }
+
+    #[test]
+    fn a_packet_meets_the_rules_in_the_order_of_the_promise() {
+        let strict = RuleSettings {
+            strict: true,
+            inbound: Some(InboundBlock::default()),
+            ..settings()
+        };
+        insta::assert_snapshot!(rules_of(&strict, Backend::IptablesNft, DECIDE), @r#"
+        "bits of this field are ours"
+        "FastTrack is IPv4 only"
+        "cleared connection"
+        "exempt source"
+        "exempt destination"
+        "stays inside"
+        "stays outside"
+        "connections from outside"
+        "first SYN seen"
+        "ping"
+        "to a known peer"
+        "from a known peer"
+        "watched long enough, nobody locked"
+        "a locked host dials"
+        "TCP payload, undecided"
+        "pong"
+        "strict: UDP from a locked host"
+        "strict: UDP to a locked host"
+        "#);
+    }
+
+    #[test]
+    fn only_the_native_back_end_queues_in_the_own_table() {
+        assert_eq!(
+            rules_of(&settings(), Backend::Nft, QUEUE),
+            "\"suspects\"\n\"others\"\n"
+        );
+        assert_eq!(rules_of(&settings(), Backend::IptablesLegacy, QUEUE), "");
+    }
+
+    #[test]
+    fn open_ports_are_left_before_anything_is_dropped() {
+        let open = vec!["tcp/443".parse().expect("a literal")];
+        let blocking = RuleSettings {
+            inbound: Some(InboundBlock { open }),
+            ..settings()
+        };
+        insta::assert_snapshot!(rules_of(&blocking, Backend::Nft, INBOUND), @r#"
+        "open port"
+        "TCP from outside"
+        "anything else from outside"
+        "#);
+    }
+
+    #[test]
+    fn suspects_are_queued_without_bypass_whatever_happens_to_others() {
+        for when_down in [WhenDown::Pass, WhenDown::Drop] {
+            let commands = commands(
+                &RuleSettings {
+                    when_down,
+                    ..settings()
+                },
+                Backend::Nft,
+            );
+            let queues: Vec<&Value> = commands
+                .iter()
+                .filter(|command| command["add"]["rule"]["chain"] == QUEUE)
+                .map(|command| &command["add"]["rule"]["expr"][1]["queue"])
+                .collect();
+            assert_eq!(*queues[0], json!({ "num": 0 }));
+            let bypasses = queues[1]["flags"] == "bypass";
+            assert_eq!(bypasses, when_down == WhenDown::Pass);
+        }
+    }
+
+    #[test]
+    fn neighbouring_octets_are_compared_in_one_word_of_four_at_most() {
+        let bytes: Vec<ByteMatch> = (0..6).map(|at| ByteMatch::exactly(at, at)).collect();
+        let words = words(&bytes);
+        assert_eq!(words.len(), 2);
+        assert_eq!((words[0].octets, words[0].value), (4, 0x0001_0203));
+        assert_eq!(
+            (words[1].offset, words[1].octets, words[1].value),
+            (4, 2, 0x0405)
+        );
+    }
+
+    #[test]
+    fn overlapping_networks_become_one_element() {
+        let nets: Vec<Ipv4Net> = ["10.0.0.0/8", "10.77.0.0/16"]
+            .map(|net| net.parse().expect("a literal"))
+            .to_vec();
+        let commands = network_set("inside", &nets);
+        let elements = &commands[2]["add"]["element"]["elem"];
+        assert_eq!(
+            *elements,
+            json!([{ "prefix": { "addr": "10.0.0.0", "len": 8 } }])
+        );
+    }
+
+    #[test]
+    fn ports_are_written_with_their_protocol() {
+        assert_eq!(
+            "udp/5060".parse::<OpenPort>().map(|open| open.to_string()),
+            Ok("udp/5060".into())
+        );
+        for wrong in ["443", "tcp/0", "tcp/65536", "icmp/1", "tcp/"] {
+            let error = wrong.parse::<OpenPort>().expect_err("it is not a port");
+            assert!(error.to_string().contains("as in tcp/443"), "{error}");
+        }
+    }
+}

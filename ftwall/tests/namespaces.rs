@@ -1,0 +1,395 @@
+//! The shell against a real kernel: every test runs itself again in user, network and mount namespaces
+//! of its own, so that no rule of the machine it runs on is ever touched.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use serde_json::Value;
+
+/// Set for the copy of a test that runs inside.
+const INSIDE: &str = "FTWALL_TEST_INSIDE";
+
+/// Runs `body` in fresh namespaces, as the test called `name`.
+fn in_namespaces(name: &str, body: fn()) {
+    if std::env::var_os(INSIDE).is_some() {
+        // iptables-legacy wants to lock a file there.
+        assert!(
+            run("mount", &["-t", "tmpfs", "tmpfs", "/run"])
+                .status
+                .success()
+        );
+        return body();
+    }
+    let probe = run("unshare", &["-Urnm", "true"]);
+    if !probe.status.success() {
+        return skip(
+            name,
+            &format!("no user namespaces here: {}", words(&probe.stderr)),
+        );
+    }
+    let test = std::env::current_exe().expect("a test has a path");
+    let inside = Command::new("unshare")
+        .args(["-Urnm", "--fork", "--kill-child"])
+        .arg(test)
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .expect("unshare has just been run");
+    assert!(inside.success(), "{name} failed inside its namespaces");
+}
+
+/// Says loudly what was not tested; where everything has to be, fails.
+fn skip(name: &str, reason: &str) {
+    assert!(
+        std::env::var_os("LAB_REQUIRE").is_none(),
+        "{name} has to run: {reason}"
+    );
+    eprintln!("SKIPPED {name}: {reason}");
+}
+
+#[test]
+fn rules_of_native_nft_leave_the_ruleset_as_it_was() {
+    in_namespaces("rules_of_native_nft_leave_the_ruleset_as_it_was", || {
+        assert_leaves_nothing("nft");
+    });
+}
+
+#[test]
+fn rules_of_iptables_nft_leave_the_ruleset_as_it_was() {
+    in_namespaces("rules_of_iptables_nft_leave_the_ruleset_as_it_was", || {
+        assert_leaves_nothing("iptables-nft");
+    });
+}
+
+#[test]
+fn rules_of_iptables_legacy_leave_the_ruleset_as_it_was() {
+    in_namespaces(
+        "rules_of_iptables_legacy_leave_the_ruleset_as_it_was",
+        || {
+            assert_leaves_nothing("iptables-legacy");
+        },
+    );
+}
+
+/// Twice each: on an empty machine, and beside rules of an administrator's in the same places.
+fn assert_leaves_nothing(backend: &str) {
+    let tried = ftwall(&["rules", "apply", "--backend", backend]);
+    let message = words(&tried.stderr);
+    if message.contains("cannot queue packets") {
+        return skip_back_end(backend, &message);
+    }
+    assert!(tried.status.success(), "{message}");
+    assert!(ftwall(&["rules", "remove"]).status.success());
+    for round in ["first", "second"] {
+        assert_unchanged_by_rules(backend, round);
+    }
+    let administrator = match backend {
+        "iptables-legacy" => "iptables-legacy-restore",
+        _ => "iptables-nft-restore",
+    };
+    feed(
+        administrator,
+        &["--noflush"],
+        "*mangle\n-A FORWARD -p tcp -j ACCEPT\nCOMMIT\n",
+    );
+    feed(
+        "nft",
+        &["-f", "-"],
+        "table inet office {\nchain forward {\ntype filter hook forward priority 0\n}\n}\n",
+    );
+    for round in [
+        "first, with an administrator",
+        "second, with an administrator",
+    ] {
+        assert_unchanged_by_rules(backend, round);
+    }
+}
+
+/// This machine's kernel decides which back ends exist; only a lane that has all of them may insist.
+fn skip_back_end(backend: &str, reason: &str) {
+    assert!(
+        std::env::var_os("LAB_REQUIRE_BACKENDS").is_none(),
+        "{backend}: {reason}"
+    );
+    eprintln!("SKIPPED back end {backend}: {reason}");
+}
+
+fn assert_unchanged_by_rules(backend: &str, round: &str) {
+    let before = ruleset();
+    for _ in 0..2 {
+        let applied = ftwall(&["rules", "apply", "--backend", backend]);
+        assert!(
+            applied.status.success(),
+            "{round}: {}",
+            words(&applied.stderr)
+        );
+    }
+    assert!(ruleset().contains("table inet ftwall"), "{round}");
+    let once = ruleset();
+    assert!(
+        ftwall(&["rules", "apply", "--backend", backend])
+            .status
+            .success(),
+        "{round}"
+    );
+    assert_eq!(ruleset(), once, "{round}: applying again changes something");
+    assert!(ftwall(&["rules", "remove"]).status.success(), "{round}");
+    assert_eq!(ruleset(), before, "{round}: something was left or taken");
+    assert!(
+        ftwall(&["rules", "remove"]).status.success(),
+        "{round}: nothing is left to remove"
+    );
+}
+
+#[test]
+fn another_back_end_takes_over_without_leaving_rules_of_the_first() {
+    in_namespaces(
+        "another_back_end_takes_over_without_leaving_rules_of_the_first",
+        || {
+            let before = ruleset();
+            for backend in ["iptables-nft", "iptables-legacy", "iptables-nft"] {
+                let applied = ftwall(&["rules", "apply", "--backend", backend]);
+                let message = words(&applied.stderr);
+                if message.contains("cannot queue packets") {
+                    return skip_back_end(backend, &message);
+                }
+                assert!(applied.status.success(), "{message}");
+                let jumps = ruleset().matches("FTWALL").count();
+                let legacy = words(&run("iptables-legacy", &["-t", "mangle", "-S"]).stdout);
+                assert_eq!(
+                    legacy.contains("FTWALL"),
+                    backend == "iptables-legacy",
+                    "{legacy}"
+                );
+                assert!(jumps > 0);
+            }
+            assert!(ftwall(&["rules", "remove"]).status.success());
+            assert_eq!(ruleset(), before);
+        },
+    );
+}
+
+#[test]
+fn the_kernel_accepts_what_rules_print_shows() {
+    in_namespaces("the_kernel_accepts_what_rules_print_shows", || {
+        for extra in [
+            &[][..],
+            &[
+                "--strictness",
+                "strict",
+                "--block-inbound",
+                "--open-port",
+                "tcp/443",
+            ],
+        ] {
+            let arguments = [&["rules", "print", "--backend", "iptables-nft"], extra].concat();
+            let printed = words(&ftwall(&arguments).stdout);
+            let (nft, xt) = printed
+                .split_once("\n# iptables-nft-restore --noflush\n")
+                .expect("two parts");
+            let json = nft.strip_prefix("# nft -j -f -\n").expect("a heading");
+            feed("nft", &["-c", "-j", "-f", "-"], json);
+            feed("iptables-nft-restore", &["--test", "--noflush"], xt);
+        }
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn examining_the_machine_leaves_no_trace() {
+    in_namespaces("examining_the_machine_leaves_no_trace", || {
+        let report = ftwall(&["doctor", "-o", "json"]);
+        let code = report.status.code();
+        assert!(
+            matches!(code, Some(0 | 4)),
+            "{code:?}: {}",
+            words(&report.stdout)
+        );
+        let report: Value = serde_json::from_slice(&report.stdout).expect("one object");
+        let checks = report["checks"].as_array().expect("a list of checks");
+        assert!(checks.len() > 10, "{report}");
+        assert!(
+            checks.iter().all(|check| check["state"] != "no_privilege"),
+            "{report}"
+        );
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn a_daemon_asked_to_end_leaves_no_rule() {
+    in_namespaces("a_daemon_asked_to_end_leaves_no_rule", || {
+        let before = ruleset();
+        for signal in ["TERM", "INT"] {
+            let Some(daemon) = Daemon::start(&[]) else {
+                return;
+            };
+            assert_eq!(daemon.ready["queue"], 0);
+            assert!(ruleset().contains("table inet ftwall"));
+            assert_eq!(daemon.end(signal).code(), Some(0));
+            assert_eq!(ruleset(), before, "after SIG{signal}");
+        }
+    });
+}
+
+#[test]
+fn a_second_daemon_on_the_same_queue_is_told_so_and_harms_nothing() {
+    in_namespaces(
+        "a_second_daemon_on_the_same_queue_is_told_so_and_harms_nothing",
+        || {
+            let Some(first) = Daemon::start(&["--queue", "5"]) else {
+                return;
+            };
+            let rules = ruleset();
+            let second = ftwall(&["run", "--queue", "5"]);
+            let message = words(&second.stderr);
+            assert_eq!(second.status.code(), Some(1), "{message}");
+            assert!(
+                message.contains("queue 5 is bound by another program"),
+                "{message}"
+            );
+            assert!(message.contains("--queue"), "{message}");
+            assert_eq!(ruleset(), rules);
+            assert_eq!(first.end("TERM").code(), Some(0));
+        },
+    );
+}
+
+#[test]
+fn a_daemon_takes_over_the_rules_of_a_killed_one() {
+    in_namespaces("a_daemon_takes_over_the_rules_of_a_killed_one", || {
+        let before = ruleset();
+        let Some(killed) = Daemon::start(&[]) else {
+            return;
+        };
+        assert_eq!(killed.end("KILL").code(), None);
+        feed(
+            "nft",
+            &["-f", "-"],
+            "add element inet ftwall locked { 10.77.1.1 timeout 100s }",
+        );
+        let heir = Daemon::start(&[]).expect("the first one started");
+        assert!(ruleset().contains("10.77.1.1"), "what was learned stays");
+        assert!(!ruleset().contains("a daemon is starting"));
+        assert_eq!(heir.end("TERM").code(), Some(0));
+        assert_eq!(ruleset(), before);
+    });
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_rule() {
+    in_namespaces("a_start_that_fails_leaves_no_rule", || {
+        let output = ftwall(&["run", "--events", "/no/such/directory/events"]);
+        assert_eq!(output.status.code(), Some(78), "{}", words(&output.stderr));
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn without_privilege_the_missing_capability_is_named() {
+    let probe = run("unshare", &["-U", "true"]);
+    if !probe.status.success() {
+        return skip("without_privilege", &words(&probe.stderr));
+    }
+    for (arguments, capability) in [
+        (&["run"][..], "CAP_NET_RAW"),
+        (&["run", "--reply", "none", "--no-reprobe"], "CAP_NET_ADMIN"),
+        (&["rules", "apply"], "CAP_NET_ADMIN"),
+        (&["rules", "remove"], "CAP_NET_ADMIN"),
+    ] {
+        // A user namespace alone: no power over the network namespace the test runs in.
+        let output = Command::new("unshare")
+            .args(["-U", env!("CARGO_BIN_EXE_ftwall")])
+            .args(arguments)
+            .output()
+            .expect("unshare has just been run");
+        let message = words(&output.stderr);
+        assert_eq!(output.status.code(), Some(77), "{arguments:?}: {message}");
+        assert!(message.contains(capability), "{arguments:?}: {message}");
+    }
+}
+
+/// A running `ftwall run` that has said it is ready.
+struct Daemon {
+    child: Child,
+    ready: Value,
+}
+
+impl Daemon {
+    /// Starts one and waits for its first line; nothing if this kernel cannot queue at all.
+    fn start(arguments: &[&str]) -> Option<Daemon> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ftwall"))
+            .arg("run")
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary was built for this test");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("it is piped");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("a daemon's output is text");
+        if line.is_empty() {
+            let output = child.wait_with_output().expect("it has ended");
+            let message = words(&output.stderr);
+            assert!(message.contains("cannot queue packets"), "{message}");
+            skip_back_end("any", &message);
+            return None;
+        }
+        let ready: Value = serde_json::from_str(&line).expect("one object per line");
+        assert_eq!(ready["event_type"], "ready", "{line}");
+        Some(Daemon { child, ready })
+    }
+
+    fn end(mut self, signal: &str) -> ExitStatus {
+        let id = self.child.id().to_string();
+        assert!(run("kill", &["-s", signal, &id]).status.success());
+        self.child.wait().expect("it was started here")
+    }
+}
+
+fn ftwall(arguments: &[&str]) -> Output {
+    run(env!("CARGO_BIN_EXE_ftwall"), arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program).args(arguments).output();
+    output.unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+/// Hands `input` to a tool that must take it.
+fn feed(program: &str, arguments: &[&str], input: &str) {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin
+        .write_all(input.as_bytes())
+        .expect("the tool reads its input");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it was started here");
+    assert!(
+        output.status.success(),
+        "{program}: {}",
+        words(&output.stderr)
+    );
+}
+
+/// Every packet filter rule in this namespace, without counters.
+fn ruleset() -> String {
+    let nft = run("nft", &["-s", "list", "ruleset"]);
+    assert!(nft.status.success(), "{}", words(&nft.stderr));
+    let legacy = run("iptables-legacy", &["-t", "mangle", "-S"]);
+    let legacy = words(&legacy.stdout);
+    // What an untouched table says; the table itself cannot be taken out of a kernel again.
+    let rules = legacy.lines().filter(|line| !line.starts_with("-P "));
+    words(&nft.stdout) + &rules.map(|rule| format!("{rule}\n")).collect::<String>()
+}
+
+fn words(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
