@@ -12,6 +12,7 @@ use ftwall::gateway::backend::Backend;
 use ftwall::gateway::daemon::RunSettings;
 use ftwall::gateway::failure::Misconfigured;
 use ftwall::gateway::marks::MarkField;
+use ftwall::gateway::replay::{Format, Options};
 use ftwall::gateway::rules::{InboundBlock, OpenPort, PayloadTest, RuleSettings, WhenDown};
 use ftwall::protocol::PROTOCOLS;
 use ipnet::{IpNet, Ipv4Net};
@@ -26,8 +27,15 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 not running, 4 degraded, \
-    77 missing privilege, 78 configuration.";
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  ok
+   1  failure
+   2  usage
+   3  not running
+   4  degraded
+  77  missing privilege
+  78  configuration";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -165,13 +173,16 @@ impl RemoveArgs {
 pub(crate) struct ReplayArgs {
     /// Captures, pcap or pcapng, in the order in which they were taken
     #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
+    files: Vec<PathBuf>,
     /// How to say it
     #[arg(short, long, value_enum, default_value_t = OutputArg::Human)]
-    pub(crate) output: OutputArg,
+    output: OutputArg,
     /// Judge every flow as if its initiator were inside
     #[arg(long)]
     judge_all: bool,
+    /// Seed of everything that is drawn at random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     #[command(flatten)]
     hosts: HostArgs,
     #[command(flatten)]
@@ -297,12 +308,21 @@ impl RuleArgs {
 }
 
 impl ReplayArgs {
-    /// The engine's configuration.
-    pub(crate) fn engine(&self) -> EngineConfig {
-        EngineConfig {
+    /// What to replay, and how to say it.
+    pub(crate) fn options(&self) -> Options {
+        let engine = EngineConfig {
             judge_all: self.judge_all,
             strictness: self.strictness.into(),
             ..self.policy.engine(&self.hosts)
+        };
+        Options {
+            files: self.files.clone(),
+            engine,
+            seed: self.seed,
+            format: match self.output {
+                OutputArg::Human => Format::Human,
+                OutputArg::Json => Format::Json,
+            },
         }
     }
 }

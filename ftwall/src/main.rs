@@ -2,7 +2,7 @@
 
 mod cli;
 
-use std::io::Write as _;
+use std::io::{BufWriter, ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, OutputArg, ReplayArgs, RuleArgs, RulesCommand};
 use ftwall::gateway::backend::{self, Backend};
+use ftwall::gateway::replay::{self, ReplayError};
 use ftwall::gateway::rules::{self, RuleSettings};
 use ftwall::gateway::{daemon, doctor, failure};
 
@@ -31,6 +32,7 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
 }
 
@@ -74,12 +76,19 @@ fn apply_rules(args: &RuleArgs) -> anyhow::Result<ExitCode> {
 /// A reader that has seen enough, like `head`, is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
 fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    let _ = (&args.files, args.output, args.engine());
-    anyhow::bail!("this build cannot read captures")
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let replayed = replay::run(&args.options(), &mut out);
+    let flushed = out.flush().map_err(ReplayError::from);
+    match replayed.map(drop).and(flushed) {
+        Err(ReplayError::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {}
+        Err(error) => return Err(error.into()),
+        Ok(()) => {}
+    }
+    Ok(ExitCode::SUCCESS)
 }
