@@ -9,19 +9,26 @@ use rand::{Rng, SeedableRng};
 /// Octets made at a time; also the most that [`Content::take`] yields at once.
 const BLOCK: usize = 16 * 1024;
 
+/// Octets drawn for each content. A block repeats them: drawing every octet would cost an
+/// unoptimised build more than the transfer, and show up as latency.
+const PATTERN: usize = 1_024;
+
 /// A run of octets, made as it is read.
 pub(super) struct Content {
-    rng: StdRng,
+    pattern: Vec<u8>,
+    blocks: u64,
     block: Bytes,
     remaining: u64,
 }
 
 impl Content {
-    /// `length` octets that look random and depend on `name` alone.
+    /// `length` octets that depend on `name` and on their place alone.
     pub(super) fn named(name: &str, length: u64) -> Self {
-        let rng = StdRng::seed_from_u64(digest(name.as_bytes()));
+        let mut pattern = vec![0; PATTERN];
+        StdRng::seed_from_u64(digest(name.as_bytes())).fill_bytes(&mut pattern);
         Self {
-            rng,
+            pattern,
+            blocks: 0,
             block: Bytes::new(),
             remaining: length,
         }
@@ -32,7 +39,8 @@ impl Content {
         let block = octets.into();
         let remaining = block.len() as u64;
         Self {
-            rng: StdRng::seed_from_u64(0),
+            pattern: Vec::new(),
+            blocks: 0,
             block,
             remaining,
         }
@@ -56,9 +64,12 @@ impl Content {
         Some(self.block.split_to(length))
     }
 
+    /// The pattern again and again, with the block's number in front, so that no two blocks of a
+    /// content are alike.
     fn next_block(&mut self) -> Bytes {
-        let mut block = vec![0; BLOCK];
-        self.rng.fill_bytes(&mut block);
+        let mut block = self.pattern.repeat(BLOCK / PATTERN);
+        block[..8].copy_from_slice(&self.blocks.to_be_bytes());
+        self.blocks += 1;
         block.truncate(usize::try_from(self.remaining).unwrap_or(BLOCK));
         block.into()
     }
@@ -108,9 +119,15 @@ impl Expected {
                 return Err(Altered::TooLong { length: self.at });
             };
             let (got, rest) = piece.split_at(want.len());
-            if let Some(place) = got.iter().zip(&want).position(|(got, want)| got != want) {
+            // Whole pieces first: octet by octet, an unoptimised build would distort latencies.
+            if *got != *want {
+                let same = got
+                    .iter()
+                    .zip(&want)
+                    .take_while(|(got, want)| got == want)
+                    .count();
                 return Err(Altered::Differs {
-                    at: self.at + place as u64,
+                    at: self.at + same as u64,
                 });
             }
             self.at += want.len() as u64;
@@ -157,6 +174,12 @@ mod tests {
         assert_eq!(once.len() as u64, length);
         assert_eq!(once, whole(Content::named("/bytes/1", length), 13));
         assert_ne!(once, whole(Content::named("/bytes/2", length), BLOCK));
+    }
+
+    #[test]
+    fn no_block_of_a_content_is_like_another() {
+        let octets = whole(Content::named("/bytes/1", 2 * BLOCK as u64), BLOCK);
+        assert_ne!(octets[..BLOCK], octets[BLOCK..]);
     }
 
     #[test]

@@ -214,9 +214,7 @@ pub(super) async fn well_known(visit: &mut Visit) -> anyhow::Result<()> {
 pub(super) async fn large_head(visit: &mut Visit) -> anyhow::Result<()> {
     let mut request = get_request(&page_target(visit))?;
     let length = visit.rng.random_range(6 * 1024..=12 * 1024);
-    let cookie: String = (0..length)
-        .map(|_| visit.rng.random_range('a'..='z'))
-        .collect();
+    let cookie = format!("{:032x}", visit.rng.random::<u128>()).repeat(length / 32);
     request
         .headers_mut()
         .insert(header::COOKIE, format!("session={cookie}").parse()?);
