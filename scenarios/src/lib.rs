@@ -5,8 +5,16 @@
 //! ([`ledger`]) and the judge decides ([`judge`]). Nothing here knows how ftwall recognises or
 //! decides anything.
 
+pub mod binaries;
+pub mod catalog;
+pub mod cli;
+pub mod device;
 pub mod judge;
 pub mod ledger;
 pub mod level;
 pub mod observe;
+pub mod outcome;
+pub mod report;
+pub mod scenario;
+pub mod stage;
 pub mod web;

@@ -1,0 +1,105 @@
+//! What was typed.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::device::Device;
+
+/// Plays scenarios without and with a filter on the gateway, and judges both runs.
+///
+/// The last line of `run` is `scenarios=N void=N leaked=N web_failures=N skipped=N`. Exit status: 0 if
+/// nothing is void, leaked or hurt, 1 if something is, 2 for a mistyped command line.
+#[derive(Debug, Parser)]
+#[command(name = "scenarios", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the scenarios.
+    List,
+    /// Say what this machine can do, and which scenarios it cannot play.
+    Doctor,
+    /// Play scenarios and judge them.
+    Run(RunOptions),
+    /// Play one scenario in the capsule this process is in, and print its outcome as JSON.
+    #[command(hide = true, name = crate::stage::INSIDE)]
+    PlayInside(PlayOptions),
+}
+
+/// Options of `scenarios run`.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// Names of scenarios, or `all`.
+    #[arg(value_name = "NAME", default_value = "all")]
+    pub names: Vec<String>,
+    /// What is the same inside and outside the capsule.
+    #[command(flatten)]
+    pub play: Common,
+    /// Write every outcome to this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// How many scenarios at a time [default: as many as there are cores].
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+}
+
+/// Options of the hidden command.
+#[derive(Debug, Args)]
+pub struct PlayOptions {
+    /// Name of the scenario.
+    pub name: String,
+    /// What is the same inside and outside the capsule.
+    #[command(flatten)]
+    pub play: Common,
+}
+
+/// Options that a capsule is given on.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The device under test, for scenarios that are not about a certain one.
+    #[arg(long = "dut", value_name = "DEVICE", value_enum, default_value_t = Device::Ftwall)]
+    pub device: Device,
+    /// Seed of everything that is drawn.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Keep reports, logs, captures and rules in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_name_the_whole_catalogue_is_run_against_ftwall() {
+        let Command::Run(options) = Cli::parse_from(["scenarios", "run"]).command else {
+            panic!("`run` was typed");
+        };
+        assert_eq!(options.names, ["all"]);
+        assert_eq!(options.play.device, Device::Ftwall);
+    }
+
+    #[test]
+    fn devices_are_named_as_in_the_tables() {
+        for name in ["ftwall", "none", "block-1214", "string-match"] {
+            let cli = Cli::parse_from(["scenarios", "run", "--dut", name]);
+            let Command::Run(options) = cli.command else {
+                panic!("`run` was typed")
+            };
+            assert_eq!(options.play.device.name(), name);
+        }
+    }
+}

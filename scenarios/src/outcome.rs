@@ -1,0 +1,257 @@
+//! What came of scenarios, ready for tables and for JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::Device;
+use crate::judge::{Finding, Run, Terms, Weight, touched_late};
+use crate::ledger::Row;
+use crate::level::Level;
+use crate::web::{End, WebAccount};
+
+/// What came of one scenario.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The scenario.
+    pub scenario: String,
+    /// The device that was on.
+    pub device: Device,
+    /// The seed of both runs.
+    pub seed: u64,
+    /// Why it was not played, if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+    /// What the judge found.
+    pub findings: Vec<Finding>,
+    /// Both runs, per host.
+    pub hosts: BTreeMap<String, HostOutcome>,
+    /// How long both runs took together.
+    pub took: Duration,
+}
+
+/// One host without and with the device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostOutcome {
+    /// Without a device.
+    pub off: HostRun,
+    /// With the device on.
+    pub on: HostRun,
+}
+
+/// One host in one run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRun {
+    /// The worst level reached.
+    pub level: Option<Level>,
+    /// Contacts by level.
+    pub contacts: BTreeMap<Level, usize>,
+    /// Peers by the worst level reached with them.
+    pub peers: BTreeMap<Level, usize>,
+    /// Handshakes that completed although the host must have been known.
+    pub touched_late: usize,
+    /// Replies forged in a peer's name.
+    pub forged: usize,
+    /// Attempts of any kind.
+    pub attempts: usize,
+    /// Ordinary requests.
+    pub web_requests: usize,
+    /// Of those, how many failed.
+    pub web_failed: usize,
+    /// The longest that one took.
+    pub web_worst: Duration,
+}
+
+/// The counts of the last line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Scenarios asked for.
+    pub scenarios: usize,
+    /// Scenarios that show nothing.
+    pub void: usize,
+    /// Scenarios in which contact was made that must not be.
+    pub leaked: usize,
+    /// Ordinary requests that failed or were slowed down, over all scenarios.
+    pub web_failures: usize,
+    /// Scenarios not played.
+    pub skipped: usize,
+}
+
+impl Outcome {
+    /// Sums up a scenario that was played.
+    #[must_use]
+    pub fn played(
+        scenario: &str,
+        device: Device,
+        seed: u64,
+        terms: &Terms,
+        (off, on): (&Run, &Run),
+        findings: Vec<Finding>,
+    ) -> Self {
+        let names = terms
+            .hosts
+            .keys()
+            .chain(off.ledger.rows.keys())
+            .chain(on.ledger.rows.keys());
+        let hosts = names
+            .map(|host| {
+                (
+                    host.clone(),
+                    HostOutcome {
+                        off: HostRun::of(host, off),
+                        on: HostRun::of(host, on),
+                    },
+                )
+            })
+            .collect();
+        Self {
+            scenario: scenario.to_owned(),
+            device,
+            seed,
+            skipped: None,
+            findings,
+            hosts,
+            took: Duration::ZERO,
+        }
+    }
+
+    /// A scenario that was not played, and why.
+    #[must_use]
+    pub fn skipped(scenario: &str, device: Device, seed: u64, why: String) -> Self {
+        Self {
+            skipped: Some(why),
+            ..Self::empty(scenario, device, seed)
+        }
+    }
+
+    /// A scenario whose stage could not be set or fell down.
+    #[must_use]
+    pub fn failed(scenario: &str, device: Device, seed: u64, what: String) -> Self {
+        Self {
+            findings: vec![Finding::Mishap { what }],
+            ..Self::empty(scenario, device, seed)
+        }
+    }
+
+    fn empty(scenario: &str, device: Device, seed: u64) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            device,
+            seed,
+            skipped: None,
+            findings: Vec::new(),
+            hosts: BTreeMap::new(),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// How many findings weigh so.
+    #[must_use]
+    pub fn count(&self, weight: Weight) -> usize {
+        self.findings
+            .iter()
+            .filter(|finding| finding.weight() == weight)
+            .count()
+    }
+
+    /// One word for the heading of a table.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        if self.skipped.is_some() {
+            "skipped"
+        } else if self.count(Weight::Void) > 0 {
+            "VOID"
+        } else if self.count(Weight::Leak) > 0 {
+            "LEAKED"
+        } else if self.count(Weight::Web) > 0 {
+            "WEB HURT"
+        } else {
+            "held"
+        }
+    }
+}
+
+impl HostRun {
+    fn of(host: &str, run: &Run) -> Self {
+        let mut summary = Self::default();
+        if let Some(row) = run.ledger.rows.get(host) {
+            summary.add_contacts(row);
+        }
+        summary.add_web(host, &run.web);
+        summary
+    }
+
+    fn add_contacts(&mut self, row: &Row) {
+        self.level = row.highest();
+        self.contacts = row
+            .levels()
+            .into_iter()
+            .map(|level| (level, row.count(level)))
+            .collect();
+        for level in row.peers().into_values() {
+            *self.peers.entry(level).or_default() += 1;
+        }
+        self.touched_late = touched_late(row).len();
+        self.forged = row.forged;
+        self.attempts = row.attempts.values().sum();
+    }
+
+    fn add_web(&mut self, host: &str, web: &WebAccount) {
+        for request in web.of(host) {
+            self.web_requests += 1;
+            self.web_failed += usize::from(matches!(request.end, End::Failed(..)));
+            self.web_worst = self.web_worst.max(request.took());
+        }
+    }
+}
+
+impl Totals {
+    /// Counts outcomes.
+    #[must_use]
+    pub fn of(outcomes: &[Outcome]) -> Self {
+        let having = |weight| {
+            outcomes
+                .iter()
+                .filter(|outcome| outcome.count(weight) > 0)
+                .count()
+        };
+        Self {
+            scenarios: outcomes.len(),
+            void: having(Weight::Void),
+            leaked: having(Weight::Leak),
+            web_failures: outcomes
+                .iter()
+                .map(|outcome| outcome.count(Weight::Web))
+                .sum(),
+            skipped: outcomes
+                .iter()
+                .filter(|outcome| outcome.skipped.is_some())
+                .count(),
+        }
+    }
+
+    /// Whether everything held. A skipped scenario is no failure here; strict runs make it one.
+    #[must_use]
+    pub fn all_held(&self) -> bool {
+        self.void == 0 && self.leaked == 0 && self.web_failures == 0
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            scenarios,
+            void,
+            leaked,
+            web_failures,
+            skipped,
+        } = self;
+        write!(
+            f,
+            "scenarios={scenarios} void={void} leaked={leaked} web_failures={web_failures} \
+             skipped={skipped}"
+        )
+    }
+}

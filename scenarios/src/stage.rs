@@ -1,0 +1,161 @@
+//! Where scenarios are played. For now one stage: namespaces, with real programs and a real kernel.
+//!
+//! Every scenario gets a capsule of its own, in which this program runs itself again with the hidden
+//! command [`INSIDE`]; what it finds comes back as one line of JSON.
+
+mod cast;
+mod gateway;
+pub mod namespaces;
+mod real_web;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, bail};
+use lab::Requirements;
+use lab::capsule::Capsule;
+use lab::requirements::{self, Feature};
+
+use crate::device::Device;
+use crate::outcome::Outcome;
+use crate::scenario::Scenario;
+
+/// The hidden command by which this program plays one scenario inside a capsule.
+pub const INSIDE: &str = "play-inside";
+
+/// What is the same for every scenario of a run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The program to run inside capsules: `scenarios` itself.
+    pub program: PathBuf,
+    /// The device under test of scenarios that do not pin one.
+    pub device: Device,
+    /// The seed that every other seed is derived from.
+    pub seed: u64,
+    /// Where to keep reports, logs, captures and rules; nothing is kept without.
+    pub keep: Option<PathBuf>,
+}
+
+/// What this machine can do, with every scenario's needs checked against it.
+#[derive(Debug)]
+pub struct House {
+    requirements: Requirements,
+    /// Whether a scenario that cannot be played counts as void instead of skipped.
+    strict: bool,
+}
+
+impl House {
+    /// Tries what this machine can do.
+    #[must_use]
+    pub fn probe() -> Self {
+        Self {
+            requirements: requirements::probe(),
+            strict: requirements::is_strict(),
+        }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn requirements(&self) -> &Requirements {
+        &self.requirements
+    }
+
+    /// Why a scenario cannot be played here; none if it can.
+    #[must_use]
+    pub fn obstacle(&self, scenario: &Scenario, device: Device) -> Option<String> {
+        let needs = [BASICS, scenario.needs].concat();
+        if let Err(missing) = self.requirements.check(&needs) {
+            return Some(missing.to_string());
+        }
+        let queueless = device == Device::Ftwall && !self.requirements.has_queue();
+        queueless.then(|| "no way to queue packets to user space".to_owned())
+    }
+
+    /// Plays a scenario, or says why not.
+    #[must_use]
+    pub fn play(&self, scenario: &Scenario, settings: &Settings) -> Outcome {
+        let device = scenario.device(settings.device);
+        let (name, seed) = (scenario.name, settings.seed);
+        match self.obstacle(scenario, device) {
+            Some(why) if self.strict => Outcome::failed(name, device, seed, why),
+            Some(why) => Outcome::skipped(name, device, seed, why),
+            None => in_capsule(scenario, settings)
+                .unwrap_or_else(|error| Outcome::failed(name, device, seed, format!("{error:#}"))),
+        }
+    }
+
+    /// Plays scenarios, `jobs` at a time, and hands each outcome over as it comes; returns them in
+    /// the order of the list.
+    #[must_use]
+    pub fn play_all(
+        &self,
+        scenarios: &[Scenario],
+        settings: &Settings,
+        jobs: usize,
+        heard: &(dyn Fn(&Outcome) + Sync),
+    ) -> Vec<Outcome> {
+        let waiting: Mutex<VecDeque<_>> = Mutex::new(scenarios.iter().enumerate().collect());
+        let next = || {
+            waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front()
+        };
+        let done = Mutex::new(Vec::new());
+        // A capsule dies with the thread that started it, so each worker stays with its own.
+        thread::scope(|scope| {
+            for _ in 0..jobs.max(1) {
+                scope.spawn(|| {
+                    while let Some((place, scenario)) = next() {
+                        let outcome = self.play(scenario, settings);
+                        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                        heard(&outcome);
+                        done.push((place, outcome));
+                    }
+                });
+            }
+        });
+        let mut outcomes = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        outcomes.sort_by_key(|(place, _)| *place);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+}
+
+/// What every scenario needs.
+const BASICS: &[Feature] = &[Feature::Capsule, Feature::PacketSockets, Feature::Nftables];
+
+fn in_capsule(scenario: &Scenario, settings: &Settings) -> anyhow::Result<Outcome> {
+    let mut args: Vec<_> = [
+        INSIDE,
+        scenario.name,
+        "--dut",
+        settings.device.name(),
+        "--seed",
+    ]
+    .map(str::to_owned)
+    .into();
+    args.push(settings.seed.to_string());
+    if let Some(directory) = &settings.keep {
+        args.push("--keep".to_owned());
+        args.push(absolute(directory)?.display().to_string());
+    }
+    let output = Capsule::command(&settings.program, &args).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!(
+            "{} ended with {}: {}",
+            scenario.name,
+            output.status,
+            complaints.trim()
+        );
+    }
+    let line = said.lines().last().context("the capsule said nothing")?;
+    serde_json::from_str(line).with_context(|| format!("the capsule said: {line} {complaints}"))
+}
+
+fn absolute(directory: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(directory).with_context(|| format!("the path of {}", directory.display()))
+}

@@ -1,0 +1,160 @@
+//! The gateway's side of a run: the device under test, and the rules before and after it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use lab::presets::Office;
+use lab::{Node, Process, Spec, Stream};
+
+use crate::binaries::Binaries;
+use crate::device::{BLOCK_1214, Device, STRING_MATCH};
+
+/// Time for a device to be ready, or to be gone again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A device that is on.
+pub(super) struct Running<'a> {
+    gateway: &'a Node,
+    rules_before: String,
+    ftwall: Option<Process>,
+}
+
+/// What a device left behind once it was taken off.
+#[derive(Debug, Default)]
+pub(super) struct Residue {
+    /// What went wrong, as sentences.
+    pub(super) mishaps: Vec<String>,
+    /// The rules before it was put on.
+    pub(super) rules_before: String,
+    /// The rules while it was on.
+    pub(super) rules_during: String,
+    /// The rules after it was taken off.
+    pub(super) rules_after: String,
+    /// ftwall's events, one JSON object per line.
+    pub(super) events: String,
+    /// ftwall's log.
+    pub(super) log: String,
+}
+
+impl<'a> Running<'a> {
+    /// Puts a device on the gateway and waits until it filters.
+    pub(super) fn start(
+        device: Device,
+        gateway: &'a Node,
+        binaries: &Binaries,
+        options: &[&str],
+    ) -> anyhow::Result<Self> {
+        let rules_before = rules(gateway)?;
+        let ftwall = match device {
+            Device::None => None,
+            Device::Ftwall => Some(start_ftwall(gateway, &binaries.ftwall, options)?),
+            Device::Block1214 => {
+                load(gateway, "nft", &["-f"], BLOCK_1214)?;
+                None
+            }
+            Device::StringMatch => {
+                load(gateway, "iptables-restore", &[], STRING_MATCH)?;
+                None
+            }
+        };
+        Ok(Self {
+            gateway,
+            rules_before,
+            ftwall,
+        })
+    }
+
+    /// Takes the device off. Rules that belong to a device without a process stay with the
+    /// gateway, which goes with the run; a device with one must tidy up after itself.
+    pub(super) fn stop(self) -> anyhow::Result<Residue> {
+        let mut residue = Residue {
+            rules_during: rules(self.gateway)?,
+            rules_before: self.rules_before,
+            ..Residue::default()
+        };
+        if let Some(mut ftwall) = self.ftwall {
+            let alive = ftwall.is_running()?;
+            let stopped = ftwall.stop(PATIENCE)?;
+            residue.events = ftwall.text(Stream::Stdout);
+            residue.log = ftwall.text(Stream::Stderr);
+            residue.rules_after = rules(self.gateway)?;
+            residue.mishaps = complaints(&residue, alive, stopped.killed, stopped.status.code());
+        }
+        Ok(residue)
+    }
+}
+
+fn complaints(residue: &Residue, alive: bool, killed: bool, code: Option<i32>) -> Vec<String> {
+    let errors = residue
+        .log
+        .lines()
+        .filter(|line| line.contains("ERROR"))
+        .count();
+    let last = residue.log.lines().last().unwrap_or_default();
+    [
+        (!alive).then(|| format!("ftwall ended by itself: {last}")),
+        killed.then(|| "ftwall did not heed SIGTERM".to_owned()),
+        (!killed && code != Some(0)).then(|| format!("ftwall ended with status {code:?}: {last}")),
+        (residue.rules_after != residue.rules_before).then(|| {
+            format!(
+                "ftwall left rules behind: {}",
+                difference(&residue.rules_before, &residue.rules_after)
+            )
+        }),
+        (errors > 0).then(|| format!("ftwall logged {errors} errors")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The lines of `after` that `before` has not.
+fn difference(before: &str, after: &str) -> String {
+    let known: Vec<_> = before.lines().collect();
+    let new: Vec<_> = after.lines().filter(|line| !known.contains(line)).collect();
+    if new.is_empty() {
+        "fewer than before".to_owned()
+    } else {
+        new.join(" | ")
+    }
+}
+
+fn start_ftwall(gateway: &Node, program: &Path, options: &[&str]) -> anyhow::Result<Process> {
+    let inside = Office::LAN.to_string();
+    let spec = Spec::new(program)
+        .args(["run", "--inside", &inside])
+        .args(options);
+    let process = gateway.spawn(&spec)?;
+    process
+        .wait_line(|line| line.contains(r#""event_type":"ready""#), PATIENCE)
+        .context("ftwall is not ready")?;
+    Ok(process)
+}
+
+/// The gateway's rules as text, without counters.
+fn rules(gateway: &Node) -> anyhow::Result<String> {
+    let output = gateway.run(&Spec::new("nft").args(["-s", "list", "ruleset"]))?;
+    ensure!(
+        output.success(),
+        "cannot list the gateway's rules: {}",
+        output.stderr.trim()
+    );
+    Ok(output.stdout)
+}
+
+fn load(gateway: &Node, program: &str, options: &[&str], rules: &str) -> anyhow::Result<()> {
+    let file = private_file("device.rules");
+    std::fs::write(&file, rules).with_context(|| format!("writing {}", file.display()))?;
+    let output = gateway.run(&Spec::new(program).args(options).arg(&file))?;
+    ensure!(
+        output.success(),
+        "{program} refused the device's rules: {}",
+        output.stderr.trim()
+    );
+    Ok(())
+}
+
+fn private_file(name: &str) -> PathBuf {
+    lab::capsule::private_dir().join(name)
+}

@@ -1,0 +1,412 @@
+//! One scenario in namespaces: the same network, cast and seed without a device and with one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lab::presets::{Office as OfficePlan, office};
+use lab::{Capture, Frames, Lab, Process, Stream, WireSettings};
+use simulator::population::Population;
+use simulator::report::{Event, Line};
+
+use super::cast::{Cast, Part};
+use super::gateway::{Residue, Running};
+use super::real_web;
+use crate::binaries::Binaries;
+use crate::device::Device;
+use crate::judge::{Run, judge};
+use crate::ledger::Ledger;
+use crate::observe::{Evidence, Frame, Host, HostLine, Observations, Site};
+use crate::outcome::Outcome;
+use crate::scenario::{Actor, POPULATION, Scenario, host_name};
+use crate::web::WebAccount;
+
+/// Time for a server to be ready.
+const READY: Duration = Duration::from_secs(20);
+
+/// Time for an actor to end after its window.
+const CURTAIN: Duration = Duration::from_secs(20);
+
+/// Time for a server to end once told to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Octets of a frame kept where large files are downloaded: heads of messages, no bodies.
+const HEAD_OCTETS: usize = 192;
+
+/// First port and number of ports that a host behind NAT draws from: ranges that do not overlap, so
+/// that a port tells the host even where its address does not.
+const NAT_PORTS: (usize, usize) = (32_768, 4_000);
+
+/// Plays one scenario in the capsule this process runs in.
+///
+/// # Errors
+/// When the stage cannot be set: the result is then void.
+pub fn play(
+    scenario: &Scenario,
+    device: Device,
+    seed: u64,
+    keep: Option<&Path>,
+) -> anyhow::Result<Outcome> {
+    let binaries = Binaries::find()?;
+    let began = now();
+    let stage = |device, name: &str| Stage {
+        scenario,
+        device,
+        seed,
+        binaries: &binaries,
+        keep: keep.map(|directory| directory.join(scenario.name).join(name)),
+    };
+    let off = stage(Device::None, "off")
+        .run()
+        .context("without a device")?;
+    let on = stage(device, "on")
+        .run()
+        .with_context(|| format!("with device {device}"))?;
+    let terms = scenario.terms();
+    let findings = judge(&terms, &off, &on);
+    let mut outcome = Outcome::played(scenario.name, device, seed, &terms, (&off, &on), findings);
+    outcome.took = began.elapsed();
+    Ok(outcome)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the stage is a shell: it plays in real time"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "reports carry the time of the day"
+)]
+pub(super) fn epoch_us() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    micros(since.unwrap_or_default())
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// One run to be made.
+struct Stage<'a> {
+    scenario: &'a Scenario,
+    device: Device,
+    seed: u64,
+    binaries: &'a Binaries,
+    keep: Option<PathBuf>,
+}
+
+/// Everything a run left to be read.
+#[derive(Default)]
+struct Remains {
+    evidence: Evidence,
+    residue: Residue,
+    mishaps: Vec<String>,
+}
+
+impl Stage<'_> {
+    fn run(&self) -> anyhow::Result<Run> {
+        let lab = self.build()?;
+        let wires = Wires::record(&lab, self.has_downloads())?;
+        let mut remains = self.act(&lab)?;
+        let (inside, outside) = wires.stop(&mut remains.mishaps)?;
+        if let Some(directory) = &self.keep {
+            keep(directory, &remains, &inside, &outside)
+                .with_context(|| format!("keeping records in {}", directory.display()))?;
+        }
+        remains.evidence.inside = frames(inside);
+        remains.evidence.outside = frames(outside);
+        let observations = Observations::join(&self.site()?, &remains.evidence);
+        remains.mishaps.append(&mut remains.residue.mishaps);
+        Ok(Run {
+            ledger: Ledger::new(&observations),
+            web: WebAccount::read(&remains.evidence.clients),
+            mishaps: remains.mishaps,
+        })
+    }
+
+    fn build(&self) -> anyhow::Result<Lab> {
+        let wished = &self.scenario.office;
+        let wire = wished.wire.clone().map(|wire| WireSettings {
+            seed: self.seed,
+            ..wire
+        });
+        let mut topology = office(&OfficePlan {
+            clients: wished.hosts,
+            nat: wished.nat,
+            block_inbound: false,
+            wire,
+            offloads: !wished.real_segments,
+        });
+        if wished.nat {
+            for number in 1..=wished.hosts {
+                let (first, count) = NAT_PORTS;
+                let low = first + (number - 1) * count;
+                let range = format!("{low}\t{}", low + count - 1);
+                topology.sysctl(&host_name(number), "net.ipv4.ip_local_port_range", &range)?;
+            }
+        }
+        Ok(topology.plan()?.apply()?)
+    }
+
+    fn has_downloads(&self) -> bool {
+        self.scenario
+            .cast
+            .iter()
+            .any(|actor| matches!(actor, Actor::RealWeb(_)))
+    }
+
+    /// Lets everybody act: servers first, then the device, then the hosts inside.
+    fn act(&self, lab: &Lab) -> anyhow::Result<Remains> {
+        let cast = Cast::of(self.scenario, self.seed, &self.binaries.simulator)?;
+        let mut remains = Remains::default();
+        let mut outside = Players::start(lab, &cast.peers)?;
+        let mut servers = Players::start(lab, &cast.servers)?;
+        outside.await_ready()?;
+        servers.await_ready()?;
+        let device = Running::start(
+            self.device,
+            lab.node("gw"),
+            self.binaries,
+            self.scenario.ftwall,
+        )?;
+        let mut inside = Players::start(lab, &cast.inside)?;
+        let real = real_web::play(self.scenario, lab, &inside, self.seed)?;
+        remains
+            .mishaps
+            .extend(inside.await_end(self.scenario.window + CURTAIN));
+        remains.residue = device.stop()?;
+        remains.evidence.ended_us = epoch_us();
+        remains.mishaps.extend(outside.stop());
+        remains.mishaps.extend(servers.stop());
+        remains.evidence.clients = inside.host_lines(&mut remains.mishaps);
+        remains.evidence.clients.extend(real);
+        remains.evidence.peers = outside
+            .host_lines(&mut remains.mishaps)
+            .into_iter()
+            .map(|said| said.line)
+            .collect();
+        Ok(remains)
+    }
+
+    fn site(&self) -> anyhow::Result<Site> {
+        let population = Population::generate(self.seed, POPULATION, OfficePlan::PEERS)?;
+        let hosts = (1..=self.scenario.office.hosts)
+            .map(|number| Host {
+                name: host_name(number),
+                address: OfficePlan::client_address(number),
+            })
+            .collect();
+        let listening: BTreeSet<_> = population.peers().iter().map(|peer| peer.address).collect();
+        Ok(Site {
+            peers: OfficePlan::PEERS,
+            listening,
+            hosts,
+        })
+    }
+}
+
+/// Recordings on both sides of the gateway.
+struct Wires {
+    inside: Capture,
+    outside: Capture,
+}
+
+impl Wires {
+    fn record(lab: &Lab, heads_only: bool) -> anyhow::Result<Self> {
+        let record = |node, interface| {
+            if heads_only {
+                lab.capture_heads(node, interface, HEAD_OCTETS)
+            } else {
+                lab.capture(node, interface)
+            }
+        };
+        Ok(Self {
+            inside: record("gw", "lan0")?,
+            outside: record("out", "eth0")?,
+        })
+    }
+
+    fn stop(self, mishaps: &mut Vec<String>) -> anyhow::Result<(Frames, Frames)> {
+        let (inside, outside) = (self.inside.stop()?, self.outside.stop()?);
+        for (name, frames) in [("inside", &inside), ("outside", &outside)] {
+            if frames.lost > 0 {
+                mishaps.push(format!(
+                    "the {name} wire's recording lost {} frames",
+                    frames.lost
+                ));
+            }
+        }
+        Ok((inside, outside))
+    }
+}
+
+fn frames(recorded: Frames) -> Vec<Frame> {
+    let frame = |frame: lab::Frame| Frame {
+        at_us: micros(frame.at),
+        bytes: frame.bytes,
+    };
+    recorded.frames.into_iter().map(frame).collect()
+}
+
+/// Running programs of a cast.
+pub(super) struct Players(Vec<Player>);
+
+struct Player {
+    node: String,
+    who: String,
+    process: Process,
+}
+
+impl Players {
+    fn start(lab: &Lab, parts: &[Part]) -> anyhow::Result<Self> {
+        let start = |part: &Part| {
+            Ok(Player {
+                node: part.node.clone(),
+                who: part.who.clone(),
+                process: lab.node(&part.node).spawn(&part.spec)?,
+            })
+        };
+        parts
+            .iter()
+            .map(start)
+            .collect::<anyhow::Result<_>>()
+            .map(Self)
+    }
+
+    fn await_ready(&self) -> anyhow::Result<()> {
+        for player in &self.0 {
+            player
+                .process
+                .wait_line(|line| line.contains(r#""event":"ready""#), READY)
+                .with_context(|| format!("{} is not ready", player.who))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a program has said a line; nothing to wait for if it is not among these.
+    pub(super) fn await_line(
+        &self,
+        who: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<()> {
+        for player in self.0.iter().filter(|player| player.who == who) {
+            player.process.wait_line(&wanted, READY)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every program has ended by itself; returns what went wrong.
+    fn await_end(&mut self, limit: Duration) -> Vec<String> {
+        let end = now() + limit;
+        let mut mishaps = Vec::new();
+        for player in &mut self.0 {
+            let left = end.saturating_duration_since(now());
+            match player.process.wait_exit(left) {
+                Ok(status) if status.success() => {}
+                Ok(status) => mishaps.push(format!(
+                    "{} ended with {status}: {}",
+                    player.who,
+                    player.process.text(Stream::Stderr).trim()
+                )),
+                Err(error) => mishaps.push(format!("{} did not end: {error}", player.who)),
+            }
+        }
+        mishaps
+    }
+
+    fn stop(&mut self) -> Vec<String> {
+        let mut mishaps = Vec::new();
+        for player in &mut self.0 {
+            if player.process.is_running().is_ok_and(|running| !running) {
+                let last = player.process.text(Stream::Stderr);
+                mishaps.push(format!(
+                    "{} ended before the end: {}",
+                    player.who,
+                    last.trim()
+                ));
+            }
+            match player.process.stop(GRACE) {
+                Ok(stopped) if stopped.killed => {
+                    mishaps.push(format!("{} did not heed SIGTERM", player.who));
+                }
+                Ok(_) => {}
+                Err(error) => mishaps.push(format!("{} could not be stopped: {error}", player.who)),
+            }
+        }
+        mishaps
+    }
+
+    /// What the programs reported; a report that cannot be read or does not end is a mishap.
+    fn host_lines(&self, mishaps: &mut Vec<String>) -> Vec<HostLine> {
+        let mut lines = Vec::new();
+        for player in &self.0 {
+            let before = lines.len();
+            for text in player.process.text(Stream::Stdout).lines() {
+                match serde_json::from_str::<Line>(text) {
+                    Ok(line) => lines.push(HostLine {
+                        host: player.node.clone(),
+                        line,
+                    }),
+                    Err(error) => mishaps.push(format!("{} said `{text}`: {error}", player.who)),
+                }
+            }
+            let complete = lines[before..]
+                .last()
+                .is_some_and(|said| matches!(said.line.event, Event::Done { .. }));
+            if !complete {
+                mishaps.push(format!(
+                    "the report of {} does not end with `done`",
+                    player.who
+                ));
+            }
+        }
+        lines
+    }
+}
+
+/// Writes everything a run left into a directory.
+fn keep(
+    directory: &Path,
+    remains: &Remains,
+    inside: &Frames,
+    outside: &Frames,
+) -> anyhow::Result<()> {
+    fs::create_dir_all(directory)?;
+    inside.write_pcap(directory.join("inside.pcap"))?;
+    outside.write_pcap(directory.join("outside.pcap"))?;
+    let residue = &remains.residue;
+    let texts = [
+        ("rules.before", &residue.rules_before),
+        ("rules.during", &residue.rules_during),
+        ("rules.after", &residue.rules_after),
+        ("ftwall.events.jsonl", &residue.events),
+        ("ftwall.log", &residue.log),
+        (
+            "clients.jsonl",
+            &json_lines(remains.evidence.clients.iter().map(|said| &said.line))?,
+        ),
+        ("peers.jsonl", &json_lines(&remains.evidence.peers)?),
+        ("mishaps.txt", &remains.mishaps.join("\n")),
+    ];
+    for (name, text) in texts {
+        if !text.is_empty() {
+            fs::write(directory.join(name), text)?;
+        }
+    }
+    Ok(())
+}
+
+fn json_lines<'a>(lines: impl IntoIterator<Item = &'a Line>) -> serde_json::Result<String> {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&serde_json::to_string(line)?);
+        text.push('\n');
+    }
+    Ok(text)
+}
