@@ -226,17 +226,16 @@ impl Client {
         self.udp_local = local;
     }
 
-    /// The socket of a dial is bound and about to connect.
-    pub fn handle_bound(&mut self, id: AttemptId, local: SocketAddr) {
-        if let Some(connection) = self.connections.get(&id) {
-            let (kind, peer) = (connection.kind, connection.peer.into());
-            self.report(Event::Attempt {
-                id,
-                kind,
-                local,
-                peer,
-            });
-        }
+    /// The socket of a dial is bound and about to connect: returns the line to write before it does,
+    /// so that lines stand in the order in which packets leave.
+    pub fn handle_bound(&self, id: AttemptId, local: SocketAddr) -> Option<Event> {
+        let Connection { kind, peer, .. } = self.connections.get(&id)?;
+        Some(Event::Attempt {
+            id,
+            kind: *kind,
+            local,
+            peer: (*peer).into(),
+        })
     }
 
     /// A dial reached its peer.

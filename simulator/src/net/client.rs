@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rand::RngExt;
-use tokio::net::{TcpSocket, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::connection::{self, Account, Handle, Happening, Setting, failure_of};
@@ -219,15 +219,17 @@ impl Shell {
     }
 
     /// The socket is bound before the attempt is reported, so that the report names the address that
-    /// the other side will see.
+    /// the other side will see; and it connects here and now, so that packets leave in the order in
+    /// which the client asked for them.
     fn dial(&mut self, id: AttemptId, peer: SocketAddrV4) {
-        let bound = TcpSocket::new_v4().and_then(|socket| {
-            socket.bind(SocketAddr::from((self.address, 0)))?;
-            Ok((socket.local_addr()?, socket))
-        });
-        match bound {
-            Ok((local, socket)) => {
-                self.client.handle_bound(id, local);
+        let any_port = SocketAddr::from((self.address, 0));
+        let bound = connection::bind(any_port);
+        let local = bound.as_ref().map_or(any_port, |(_, local)| *local);
+        if let Some(attempt) = self.client.handle_bound(id, local) {
+            self.reporter.emit(attempt);
+        }
+        match bound.and_then(|(socket, _)| connection::begin_connect(socket, peer.into())) {
+            Ok(stream) => {
                 let setting = Setting {
                     key: id,
                     happenings: self.sender.clone(),
@@ -236,12 +238,10 @@ impl Shell {
                     segment: self.segment,
                 };
                 self.connections
-                    .insert(id, connection::dial(socket, peer.into(), setting));
+                    .insert(id, connection::dial(stream, setting));
             }
             Err(error) => {
-                tracing::warn!(%peer, %error, "no socket for a dial");
-                self.client
-                    .handle_bound(id, SocketAddr::from((self.address, 0)));
+                tracing::debug!(%peer, %error, "a dial did not leave this host");
                 self.client
                     .handle_closed(self.now(), id, failure_of(&error));
             }

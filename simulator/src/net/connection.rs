@@ -7,8 +7,9 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, send};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -111,13 +112,37 @@ impl Drop for Handle {
     }
 }
 
-/// Connects a bound socket and serves the connection.
-pub(super) fn dial<K: Copy + 'static>(
-    socket: TcpSocket,
-    peer: SocketAddr,
-    setting: Setting<K>,
-) -> Handle {
-    spawn(setting, async move { socket.connect(peer).await })
+/// A TCP socket bound to `address`, and the address it got.
+pub(super) fn bind(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    let local = socket
+        .local_addr()?
+        .as_socket()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((socket, local))
+}
+
+/// Sends the SYN before it returns; [`dial`] waits for the rest.
+pub(super) fn begin_connect(socket: Socket, peer: SocketAddr) -> io::Result<TcpStream> {
+    match socket.connect(&peer.into()) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    TcpStream::from_std(socket.into())
+}
+
+/// Waits until a connecting socket is up and serves the connection.
+pub(super) fn dial<K: Copy + 'static>(stream: TcpStream, setting: Setting<K>) -> Handle {
+    spawn(setting, async move {
+        stream.writable().await?;
+        stream.take_error()?.map_or(Ok(stream), Err)
+    })
 }
 
 /// Serves a connection that came in.
@@ -190,11 +215,19 @@ async fn read_all<K: Copy>(stream: &TcpStream, setting: &Setting<K>) -> Failure 
             stream.try_read(&mut buffer)
         };
         match read.await {
-            Ok(0) => return Failure::Closed,
+            Ok(0) => return closed_by_the_other_side(stream),
             Ok(len) => setting.say(Happening::Data(buffer[..len].to_vec())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return failure_of(&error),
         }
+    }
+}
+
+/// The other side is done, so this side's end need no longer be a reset, whoever comes first.
+fn closed_by_the_other_side(stream: &TcpStream) -> Failure {
+    match SockRef::from(stream).set_linger(None) {
+        Ok(()) => Failure::Closed,
+        Err(error) => failure_of(&error),
     }
 }
 
@@ -214,7 +247,7 @@ async fn obey<K: Copy>(
             Order::Close => break,
         }
     }
-    socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+    SockRef::from(stream).shutdown(std::net::Shutdown::Write)
 }
 
 /// Writes in pieces. `MSG_EOR` keeps Linux from joining a piece with the next while both wait in the
