@@ -86,8 +86,6 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel rules")]
 pub(crate) struct RuleArgs {
-    #[command(flatten)]
-    hosts: HostArgs,
     /// Number of the packet queue
     #[arg(long, value_name = "N", default_value_t = 0)]
     queue: u16,
@@ -100,7 +98,7 @@ pub(crate) struct RuleArgs {
     /// What to do with undecided packets while no daemon runs; those of locked hosts are dropped anyway
     #[arg(long, value_enum, default_value_t = WhenDownArg::Pass)]
     when_down: WhenDownArg,
-    /// Drop connections from outside to hosts inside
+    /// Drop connections from outside to hosts inside; the gateway's own ports are left to other rules
     #[arg(long)]
     block_inbound: bool,
     /// Port of inside hosts that stays reachable, as in tcp/443; may be given several times
@@ -109,6 +107,8 @@ pub(crate) struct RuleArgs {
     /// What to do with traffic of a locked host that nothing is known about
     #[arg(long, value_enum, default_value_t = StrictnessArg::Precise)]
     strictness: StrictnessArg,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 /// Which hosts are meant.

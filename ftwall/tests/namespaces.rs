@@ -1,9 +1,13 @@
 //! The shell against a real kernel: every test runs itself again in user, network and mount namespaces
 //! of its own, so that no rule of the machine it runs on is ever touched.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 /// Set for the copy of a test that runs inside.
@@ -309,10 +313,184 @@ fn without_privilege_the_missing_capability_is_named() {
     }
 }
 
+#[test]
+fn a_ping_is_dropped_answered_and_locks_while_the_web_passes() {
+    in_namespaces(
+        "a_ping_is_dropped_answered_and_locks_while_the_web_passes",
+        || {
+            build_network();
+            let Some(mut daemon) = at("gw", || Daemon::start(&["--inside", "10.77.0.0/16"])) else {
+                return;
+            };
+            assert_eq!(
+                fetch_page(),
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+            );
+
+            let (client, peer) = (udp("client", "10.77.1.1:2301"), udp("out", "0.0.0.0:1214"));
+            client
+                .send_to(GIFT_PING, "198.18.0.9:1214")
+                .expect("the network is up");
+            let mut answer = [0; 64];
+            let (len, from) = client.recv_from(&mut answer).expect("ftwall answers");
+            assert_eq!((answer[0], len), (0x28, 17));
+            assert_eq!(from.to_string(), "198.18.0.9:1214");
+
+            // The peer hears another datagram of the same client, so it would have heard the ping.
+            client
+                .send_to(b"not a ping", "198.18.0.8:1214")
+                .expect("the network is up");
+            let mut heard = [0; 64];
+            let (len, _) = peer.recv_from(&mut heard).expect("other datagrams pass");
+            assert_eq!(&heard[..len], b"not a ping");
+
+            daemon.wait_event("client.locked");
+            wait_for("the kernel to know the lock", || {
+                at("gw", ruleset).contains("10.77.1.1 timeout")
+            });
+            let listener =
+                at("out", || TcpListener::bind("0.0.0.0:2000")).expect("the port is free");
+            let dialed = at("client", || dial("198.18.0.10:2000"));
+            assert_eq!(
+                dialed.expect_err("the dial is dropped").kind(),
+                ErrorKind::TimedOut
+            );
+            drop(listener);
+            assert_eq!(
+                fetch_page(),
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+            );
+
+            daemon.signal("TERM");
+            let verdicts = daemon.wait_event("stats")["ftwall"]["verdicts"].clone();
+            assert_eq!(verdicts["drop/ping"], 1, "{verdicts}");
+            assert_eq!(verdicts["clear/http"], 2, "{verdicts}");
+            assert!(daemon.child.wait().expect("it was started here").success());
+            assert_eq!(at("gw", ruleset), "");
+        },
+    );
+}
+
+/// The ping of giFT, from its source: type, least encryption word, 0x80, network name.
+const GIFT_PING: &[u8] = b"\x27\x00\x00\x00\x29\x80KaZaA\x00";
+
+/// client (10.77.1.1) -- gw -- out, which owns 198.18.0.0/15 and 203.0.113.0/24.
+fn build_network() {
+    for node in ["client", "gw", "out"] {
+        ip(&["netns", "add", node]);
+        ip(&["-n", node, "link", "set", "lo", "up"]);
+    }
+    for (gateway_end, node, address, gateway) in [
+        ("lan0", "client", "10.77.1.1/16", "10.77.0.1/16"),
+        ("wan0", "out", "192.0.2.1/24", "192.0.2.2/24"),
+    ] {
+        let peer = ["type", "veth", "peer", "name", "eth0", "netns", node];
+        ip(&[&["-n", "gw", "link", "add", gateway_end][..], &peer].concat());
+        for (node, end, address) in [(node, "eth0", address), ("gw", gateway_end, gateway)] {
+            ip(&["-n", node, "address", "add", address, "dev", end]);
+            ip(&["-n", node, "link", "set", end, "up"]);
+        }
+    }
+    ip(&[
+        "-n",
+        "client",
+        "route",
+        "add",
+        "default",
+        "via",
+        "10.77.0.1",
+    ]);
+    ip(&[
+        "-n",
+        "out",
+        "route",
+        "add",
+        "10.77.0.0/16",
+        "via",
+        "192.0.2.2",
+    ]);
+    ip(&["-n", "gw", "route", "add", "default", "via", "192.0.2.1"]);
+    for net in ["198.18.0.0/15", "203.0.113.0/24"] {
+        ip(&["-n", "out", "route", "add", "local", net, "dev", "lo"]);
+    }
+    at("gw", || {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+    })
+    .expect("it is our namespace");
+}
+
+fn ip(arguments: &[&str]) {
+    let output = run("ip", arguments);
+    assert!(
+        output.status.success(),
+        "ip {arguments:?}: {}",
+        words(&output.stderr)
+    );
+}
+
+/// Does `work` at a node; sockets opened and processes started there stay there.
+fn at<T: Send>(node: &str, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(format!("/run/netns/{node}")).expect("the node was built");
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("the namespaces are ours");
+            work()
+        });
+        worker
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn udp(node: &str, address: &str) -> UdpSocket {
+    let socket = at(node, || UdpSocket::bind(address)).expect("the port is free");
+    socket
+        .set_read_timeout(Some(PATIENCE))
+        .expect("it is not zero");
+    socket
+}
+
+fn dial(address: &str) -> std::io::Result<TcpStream> {
+    let address = address.parse().expect("a literal");
+    TcpStream::connect_timeout(&address, Duration::from_millis(500))
+}
+
+/// A page of a web server outside, as the client gets it.
+fn fetch_page() -> String {
+    let listener = at("out", || TcpListener::bind("203.0.113.5:80")).expect("the port is free");
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the client comes");
+        let mut request = [0; 512];
+        let len = stream.read(&mut request).expect("the client asks");
+        assert!(request[..len].ends_with(b"\r\n\r\n"));
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .expect("it listens");
+    });
+    let mut stream = at("client", || dial("203.0.113.5:80")).expect("the web is there");
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n")
+        .expect("it listens");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("the page is text");
+    server.join().expect("the server has no reason to fail");
+    page
+}
+
+/// How long anything that has to happen may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks until it is so; each asking runs a program, which takes long enough.
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let asked = (0..500).any(|_| is_so());
+    assert!(asked, "waited in vain for {what}");
+}
+
 /// A running `ftwall run` that has said it is ready.
 struct Daemon {
     child: Child,
     ready: Value,
+    events: BufReader<ChildStdout>,
 }
 
 impl Daemon {
@@ -326,8 +504,8 @@ impl Daemon {
             .spawn()
             .expect("the binary was built for this test");
         let mut line = String::new();
-        let stdout = child.stdout.as_mut().expect("it is piped");
-        BufReader::new(stdout)
+        let mut events = BufReader::new(child.stdout.take().expect("it is piped"));
+        events
             .read_line(&mut line)
             .expect("a daemon's output is text");
         if line.is_empty() {
@@ -339,13 +517,34 @@ impl Daemon {
         }
         let ready: Value = serde_json::from_str(&line).expect("one object per line");
         assert_eq!(ready["event_type"], "ready", "{line}");
-        Some(Daemon { child, ready })
+        Some(Daemon {
+            child,
+            ready,
+            events,
+        })
     }
 
     fn end(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
+        self.child.wait().expect("it was started here")
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(run("kill", &["-s", signal, &id]).status.success());
-        self.child.wait().expect("it was started here")
+    }
+
+    /// The next event of this type; those before it are passed over.
+    fn wait_event(&mut self, event_type: &str) -> Value {
+        let lines = self.events.by_ref().lines();
+        let events = lines.map(|line| {
+            let line = line.expect("a daemon's output is text");
+            serde_json::from_str::<Value>(&line).expect("one object per line")
+        });
+        let mut wanted = events.filter(|event| event["event_type"] == event_type);
+        wanted
+            .next()
+            .unwrap_or_else(|| panic!("the daemon ended without {event_type}"))
     }
 }
 

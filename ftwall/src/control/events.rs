@@ -93,6 +93,8 @@ pub struct Statistics {
     pub injections_failed: u64,
     /// Changes of the kernel's sets that were lost because too many waited.
     pub set_changes_lost: u64,
+    /// Writes of several changes at once that the kernel refused.
+    pub set_writes_failed: u64,
     /// Events that could not be written.
     pub events_lost: u64,
 }

@@ -26,12 +26,13 @@ use super::signals::EndRequests;
 use super::{nft, surroundings};
 use crate::config::{NeverBlock, Reply};
 use crate::control::events::{EventTarget, EventWriter, Notice, Statistics};
-use crate::{Action, Conntrack, Engine, EngineConfig, Ingress, Verdict};
+use crate::{Action, Conntrack, Engine, EngineConfig, Ingress, Timestamp, Verdict};
 
 /// Packets taken at once before actions and events are seen to.
 const BATCH: usize = 64;
 /// How long to sleep at most, so that refusals of the kernel's sets are reported in time.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+const BETWEEN_SET_REPORTS: Duration = Duration::from_secs(60);
 
 /// Everything a daemon is told when it starts.
 #[derive(Debug)]
@@ -153,6 +154,8 @@ struct Counted {
     queue_errors: BTreeMap<String, u64>,
     injections_failed: u64,
     set_changes_lost: u64,
+    set_writes_failed: u64,
+    next_set_report: Timestamp,
 }
 
 impl Daemon {
@@ -317,17 +320,26 @@ impl Daemon {
         while let Some(event) = self.engine.poll_event() {
             self.events.event(now, &event);
         }
+        self.report_set_failures(now);
+        self.events.flush();
+    }
+
+    /// A set that is full refuses every change from then on: all are counted, one a minute is told.
+    fn report_set_failures(&mut self, now: Timestamp) {
         let failures: Vec<String> = self
             .sets
             .failures()
             .map(|error| error.to_string())
             .collect();
         for message in failures {
-            warn!(message, "the kernel refuses changes of its sets");
-            self.events
-                .notice(now, &Notice::KernelSetsFailed { message });
+            self.counted.set_writes_failed += 1;
+            if self.counted.next_set_report <= now {
+                self.counted.next_set_report = now + BETWEEN_SET_REPORTS;
+                warn!(message, "the kernel refuses changes of its sets");
+                self.events
+                    .notice(now, &Notice::KernelSetsFailed { message });
+            }
         }
-        self.events.flush();
     }
 
     /// Answers what still waits, now that no rule sends more, and says what was counted.
@@ -356,6 +368,7 @@ impl Daemon {
             queue_errors: self.counted.queue_errors.clone(),
             injections_failed: self.counted.injections_failed,
             set_changes_lost: self.counted.set_changes_lost,
+            set_writes_failed: self.counted.set_writes_failed,
             events_lost: self.events.lost(),
         }
     }

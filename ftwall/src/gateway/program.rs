@@ -1,6 +1,7 @@
 //! Running the system's own tools (`nft`, the iptables family) and keeping what they say when they fail.
 
 use std::io::{ErrorKind, Write};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use thiserror::Error;
@@ -93,6 +94,8 @@ fn command(program: &str, arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .env("LC_ALL", "C")
+        // Ctrl-C is for ftwall, which still needs its tools to take the rules away.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -50,9 +50,10 @@ const DECIDE_PRIORITY: i32 = -160;
 const QUEUE_PRIORITY: i32 = -150;
 const KEEP_PRIORITY: i32 = -140;
 
-/// Room in the sets. The kernel takes memory as elements come, so this only bounds an attack.
-const LOCKED_SIZE: u32 = 65_536;
-const PEERS_SIZE: u32 = 262_144;
+/// Room in the sets: as many hosts as the engine holds, and over UDP and TCP half a million peers. The
+/// kernel takes memory as elements come, so this only bounds an attack.
+const LOCKED_SIZE: u32 = 1 << 17;
+const PEERS_SIZE: u32 = 1 << 20;
 
 /// Locked hosts' connection attempts below this port are left to the payload.
 const FIRST_DIALED_PORT: u16 = 1024;

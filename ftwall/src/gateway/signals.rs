@@ -1,10 +1,10 @@
-//! SIGTERM and SIGINT as something that can be waited for beside the queue.
+//! SIGTERM, SIGINT and SIGHUP as something that can be waited for beside the queue.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 /// Becomes readable when the process is asked to end.
@@ -14,15 +14,17 @@ pub struct EndRequests {
 }
 
 impl EndRequests {
-    /// Takes over both signals; from here on they no longer end the process by themselves.
+    /// Takes over the signals; from here on they no longer end the process by themselves. A terminal that
+    /// goes away is one of them: rules must not outlive it.
     ///
     /// # Errors
     /// When the system has no descriptors left.
     pub fn listen() -> io::Result<EndRequests> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
-        pipe::register(SIGTERM, writer.try_clone()?)?;
-        pipe::register(SIGINT, writer)?;
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            pipe::register(signal, writer.try_clone()?)?;
+        }
         Ok(EndRequests { reader })
     }
 
