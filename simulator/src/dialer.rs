@@ -173,18 +173,16 @@ impl Dialer {
         self.burst(now);
     }
 
-    /// A datagram came from a peer that was pinged, or the sign of life of one that was not.
+    /// A datagram came from a peer that was pinged, be it late.
     pub fn handle_sign(&mut self, now: Duration, from: Ipv4Addr, sign: Sign) {
         self.heard_by_udp = true;
-        let pinged = self.pings.remove(&from);
+        self.pings.remove(&from);
         match sign {
             Sign::Room => self.handle_invitation(now, from),
             Sign::Full if self.config.profile.dials_pong2 => self.handle_invitation(now, from),
             Sign::Full | Sign::Life => self.cache.demote(from),
         }
-        if pinged.is_some() {
-            self.return_to_udp(now);
-        }
+        self.return_to_udp(now);
         self.handle_timeout(now);
     }
 

@@ -7,10 +7,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnet::Ipv4Net;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
-use rand::seq::index;
+use rand::seq::{IndexedRandom, index};
 
 use crate::payload::SharedFile;
 use crate::seed::Seed;
+use crate::web::Service;
 use crate::wire::Network;
 use crate::wire::session::NodeEntry;
 
@@ -190,12 +191,18 @@ fn draw_addresses(
         .collect())
 }
 
+/// Ports of the control group's services are left out: its servers may live on the same host, where
+/// a peer's socket on every address would take the port from them.
 fn draw_ports(seed: Seed) -> Vec<u16> {
-    let span = usize::from(PORT_RANGE.end() - PORT_RANGE.start()) + 1;
-    let places = index::sample(&mut seed.derive("ports", 0).rng(), span, DISTINCT_PORTS - 1);
-    places
-        .into_iter()
-        .map(|place| PORT_RANGE.start() + place as u16)
+    let taken: BTreeSet<u16> = Service::ALL
+        .iter()
+        .map(|service| service.port().1)
+        .collect();
+    let free: Vec<u16> = PORT_RANGE
+        .filter(|port| *port != CLASSIC_PORT && !taken.contains(port))
+        .collect();
+    free.sample(&mut seed.derive("ports", 0).rng(), DISTINCT_PORTS - 1)
+        .copied()
         .collect()
 }
 
@@ -292,6 +299,20 @@ mod tests {
                 .iter()
                 .all(|port| PORT_RANGE.contains(port))
         );
+    }
+
+    #[test]
+    fn no_peer_listens_where_a_service_of_the_control_group_does() {
+        let services: BTreeSet<_> = Service::ALL
+            .iter()
+            .map(|service| service.port().1)
+            .collect();
+        for seed in 0..50 {
+            assert!(
+                population(seed, 500).ports().is_disjoint(&services),
+                "seed {seed}"
+            );
+        }
     }
 
     #[test]

@@ -143,22 +143,11 @@ fn kazaa_goes_back_to_udp_as_soon_as_a_ping_is_answered() {
     let mut world = World::new(&profile::KAZAA, 1, Weather::Silence);
     world.run(30 * SECOND);
     assert_eq!(world.mode_changes(), [Mode::ParallelTcp]);
-    let pinged = world
-        .attempts()
-        .iter()
-        .find(|(kind, _)| *kind == AttemptKind::Ping)
-        .unwrap()
-        .1;
-    // The ping has long timed out: a late answer promotes the peer but proves nothing.
-    world.forged_datagram(
-        pinged,
-        &[
-            0x28, 0, 0, 0, 0x29, 0, 4, 6, 0x14, 0x32, 0, b'K', b'a', b'Z', b'a', b'A', 0,
-        ],
-    );
-    world.weather = Weather::Open;
-    world.run(2 * MINUTE);
-    assert!(world.client.has_made_contact());
+    let pinged = world.attempts()[0].1;
+    world.forged_datagram(pinged, b"\x28\0\0\0\x29\0\x04\x06\x14\x32\0KaZaA\0");
+    world.run(31 * SECOND);
+    assert_eq!(world.mode_changes(), [Mode::ParallelTcp, Mode::UdpFlood]);
+    assert!(world.peers_of(AttemptKind::Dial).contains(&pinged));
 }
 
 #[test]
@@ -249,7 +238,7 @@ fn mldonkey_leaves_a_failed_peer_alone_for_ten_minutes() {
 }
 
 #[test]
-fn a_session_brings_addresses_that_were_not_shipped() {
+fn who_joins_is_sent_a_node_list_of_1605_octets() {
     let mut world = World::new(&profile::SEQUENTIAL, 1, Weather::Open);
     world.run(SECOND);
     let list = world.events.iter().filter_map(|(_, event)| match event {
