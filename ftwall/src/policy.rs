@@ -124,6 +124,12 @@ pub(crate) const fn may_stay_up(responder_port: u16) -> bool {
     is_web_port(responder_port)
 }
 
+/// Whether what every web request begins with is let through: on the web's alternative ports, which
+/// no client falls back to and where hardly any supernode listened.
+pub(crate) const fn expects_web(responder_port: u16) -> bool {
+    is_alternative_web_port(responder_port)
+}
+
 /// Whether traffic of a locked host may pass although nothing is known about it.
 pub(crate) fn may_be_unknown(config: &EngineConfig) -> bool {
     match config.strictness {
@@ -146,7 +152,11 @@ pub(crate) const fn is_contested_port(port: u16) -> bool {
 /// Ports where a locked host's own web, mail and remote work live. Of 976 real supernodes none
 /// listened below 1024.
 const fn is_web_port(port: u16) -> bool {
-    port < FIRST_USER_PORT || matches!(port, 8000 | 8008 | 8080 | 8081 | 8088 | 8443 | 8888)
+    port < FIRST_USER_PORT || is_alternative_web_port(port)
+}
+
+const fn is_alternative_web_port(port: u16) -> bool {
+    matches!(port, 8000 | 8008 | 8080 | 8081 | 8088 | 8443 | 8888)
 }
 
 const FIRST_USER_PORT: u16 = 1024;

@@ -19,14 +19,20 @@ fn in_captures_without_file_sharing_nothing_is_dropped_and_nobody_locked() {
 
 #[test]
 fn nothing_is_dropped_either_when_every_initiator_counts_as_inside() {
-    let config = EngineConfig { judge_all: true, ..EngineConfig::default() };
+    let config = EngineConfig {
+        judge_all: true,
+        ..EngineConfig::default()
+    };
     let findings = replay_all("benign", &config);
     assert_eq!(findings, Vec::<String>::new());
 }
 
 #[test]
 fn other_file_sharing_protocols_are_read_to_the_end() {
-    let config = EngineConfig { judge_all: true, ..EngineConfig::default() };
+    let config = EngineConfig {
+        judge_all: true,
+        ..EngineConfig::default()
+    };
     for finding in replay_all("p2p", &config) {
         println!("other file sharing: {finding}");
     }
@@ -47,34 +53,53 @@ fn replay_all(kind: &str, engine: &EngineConfig) -> Vec<String> {
         unreadable += usize::from(!is_readable);
         findings.extend(finding);
     }
-    println!("{} captures of {kind}, {unreadable} of them not to their end", files.len());
+    println!(
+        "{} captures of {kind}, {unreadable} of them not to their end",
+        files.len()
+    );
     findings
 }
 
 fn replay_one(file: &Path, engine: &EngineConfig) -> (Option<String>, bool) {
     let (files, engine) = (vec![file.to_owned()], engine.clone());
-    let options = Options { files, engine, seed: 1, format: Format::Json };
+    let options = Options {
+        files,
+        engine,
+        seed: 1,
+        format: Format::Json,
+    };
     let mut out = Vec::new();
     let result = replay::run(&options, &mut out);
     if let Err(ReplayError::Captures(errors)) = &result {
         println!("{}", errors[0]);
     }
-    let text = String::from_utf8(out).unwrap();
-    let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let text = String::from_utf8(out).expect("JSON lines are UTF-8");
+    let last = text.lines().last().expect("the summary is always written");
+    let summary: serde_json::Value = serde_json::from_str(last).expect("each line is an object");
     let is_clean = summary["dropped"] == 0 && summary["locked"] == serde_json::json!([]);
-    let drops = || text.lines().filter(|line| line.contains(r#""action":"drop""#));
+    let drops = || {
+        text.lines()
+            .filter(|line| line.contains(r#""action":"drop""#))
+    };
     let finding = (!is_clean).then(|| {
         let first = drops().next().unwrap_or_default();
-        format!("{}: {} dropped, first {first}", file.display(), summary["dropped"])
+        format!(
+            "{}: {} dropped, first {first}",
+            file.display(),
+            summary["dropped"]
+        )
     });
     (finding, result.is_ok())
 }
 
 fn captures(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("the corpus has this folder");
-    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("it can be listed").path())
+        .collect();
     files.retain(|file| {
-        file.extension().is_some_and(|end| end == "pcap" || end == "pcapng" || end == "cap")
+        file.extension()
+            .is_some_and(|end| end == "pcap" || end == "pcapng" || end == "cap")
     });
     files.sort();
     files

@@ -262,10 +262,15 @@ impl Engine {
         let situation = self.situation(now, parties);
         let is_suspect = situation.host_is_locked || situation.peer_is_known;
         match patience {
-            Patience::Limited if stalls >= MAX_STALLS && !is_suspect => {
+            Patience::Least if policy::expects_web(parties.port) && !is_suspect => {
+                Verdict::Pass(PassReason::Undecided)
+            }
+            Patience::Least | Patience::Limited if stalls >= MAX_STALLS && !is_suspect => {
                 Verdict::Pass(PassReason::Released)
             }
-            Patience::Limited | Patience::Endless => Verdict::Drop(DropReason::Withheld),
+            Patience::Least | Patience::Limited | Patience::Endless => {
+                Verdict::Drop(DropReason::Withheld)
+            }
         }
     }
 

@@ -97,7 +97,12 @@ impl Capture {
     /// # Errors
     /// If there is no such file, or it is no capture.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        let fail = |problem| CaptureError { file: path.into(), block: 0, offset: 0, problem };
+        let fail = |problem| CaptureError {
+            file: path.into(),
+            block: 0,
+            offset: 0,
+            problem,
+        };
         let file = File::open(path).map_err(|error| fail(Problem::Open(error)))?;
         let reader = create_reader(START_BUFFER, file).map_err(|error| {
             fail(match error {
@@ -128,7 +133,11 @@ impl Capture {
             match self.next_block() {
                 Ok(Step::Frame(at, link_type)) => {
                     self.last = at;
-                    return Ok(Some(Frame { at, link_type, octets: &self.octets }));
+                    return Ok(Some(Frame {
+                        at,
+                        link_type,
+                        octets: &self.octets,
+                    }));
                 }
                 Ok(Step::NoFrame) => {}
                 Ok(Step::End) => return Ok(None),
@@ -141,7 +150,12 @@ impl Capture {
     #[must_use]
     pub fn error(&self, problem: Problem) -> CaptureError {
         let offset = self.reader.consumed() as u64;
-        CaptureError { file: self.file.clone(), block: self.blocks + 1, offset, problem }
+        CaptureError {
+            file: self.file.clone(),
+            block: self.blocks + 1,
+            offset,
+            problem,
+        }
     }
 
     fn next_block(&mut self) -> Result<Step, Problem> {
@@ -157,7 +171,11 @@ impl Capture {
             }
             Err(PcapError::Eof) => return Ok(Step::End),
             Err(PcapError::Incomplete(_)) => {
-                return self.reader.refill().map(|()| Step::NoFrame).map_err(|_| Problem::Read);
+                return self
+                    .reader
+                    .refill()
+                    .map(|()| Step::NoFrame)
+                    .map_err(|_| Problem::Read);
             }
             Err(PcapError::BufferTooSmall) => return self.grow(),
             Err(PcapError::UnexpectedEof) => return Err(Problem::CutShort),
@@ -174,7 +192,10 @@ impl Capture {
         if self.buffer_len > MAX_BUFFER || !self.reader.grow(self.buffer_len) {
             return Err(Problem::TooLarge);
         }
-        self.reader.refill().map(|()| Step::NoFrame).map_err(|_| Problem::Read)
+        self.reader
+            .refill()
+            .map(|()| Step::NoFrame)
+            .map_err(|_| Problem::Read)
     }
 }
 
@@ -206,7 +227,12 @@ impl Format<'_> {
                 let unit = if *self.nanoseconds { 1 } else { 1000 };
                 let fraction = Duration::from_nanos(u64::from(frame.ts_usec) * unit);
                 let at = Duration::from_secs(frame.ts_sec.into()) + fraction;
-                self.frame(0, Some(Timestamp::after_origin(at)), frame.data, frame.caplen)
+                self.frame(
+                    0,
+                    Some(Timestamp::after_origin(at)),
+                    frame.data,
+                    frame.caplen,
+                )
             }
             PcapBlockOwned::NG(block) => self.read_next_generation(block),
         }
@@ -234,7 +260,11 @@ impl Format<'_> {
 
     fn describe(&mut self, link_type: i32, ticks_per_second: u64, offset: i64) {
         let ticks_per_second = ticks_per_second.max(1);
-        self.interfaces.push(Interface { link_type, ticks_per_second, offset });
+        self.interfaces.push(Interface {
+            link_type,
+            ticks_per_second,
+            offset,
+        });
     }
 
     /// Keeps a frame's octets, without the padding behind them.
@@ -254,7 +284,10 @@ impl Format<'_> {
 
     fn interface(&self, id: u32) -> Result<Interface, Problem> {
         let index = usize::try_from(id).unwrap_or(usize::MAX);
-        self.interfaces.get(index).copied().ok_or(Problem::UnknownInterface(id))
+        self.interfaces
+            .get(index)
+            .copied()
+            .ok_or(Problem::UnknownInterface(id))
     }
 }
 
@@ -269,7 +302,11 @@ impl Interface {
 }
 
 fn place(block: u64, offset: u64) -> String {
-    if block == 0 { String::new() } else { format!(" (block {block} at octet {offset})") }
+    if block == 0 {
+        String::new()
+    } else {
+        format!(" (block {block} at octet {offset})")
+    }
 }
 
 const START_BUFFER: usize = 1 << 17;

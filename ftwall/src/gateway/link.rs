@@ -128,7 +128,11 @@ fn ppp(frame: &[u8]) -> Option<Content<'_>> {
 
 /// Cisco's framing, or PPP's where the address says so.
 fn hdlc(frame: &[u8]) -> Option<Content<'_>> {
-    if frame.starts_with(&[0xff, 3]) { ppp(frame) } else { typed(frame, 2, 4) }
+    if frame.starts_with(&[0xff, 3]) {
+        ppp(frame)
+    } else {
+        typed(frame, 2, 4)
+    }
 }
 
 fn radiotap(frame: &[u8]) -> Option<Content<'_>> {
@@ -146,7 +150,9 @@ fn ppi(frame: &[u8]) -> Result<Option<Content<'_>>, UnknownLinkType> {
         return Ok(Some(Content::Other));
     }
     let len = u16::from_le_bytes([len_low, len_high]);
-    behind(frame, len.into()).map(|rest| content(inner, rest)).transpose()
+    behind(frame, len.into())
+        .map(|rest| content(inner, rest))
+        .transpose()
 }
 
 /// An IEEE 802.11 frame: only data frames in the clear hold IP.
@@ -159,8 +165,15 @@ fn wireless(frame: &[u8]) -> Option<Content<'_>> {
     }
     let fourth_address = if flags & 3 == 3 { 6 } else { 0 };
     let quality_of_service = if kind & 0x80 != 0 { 2 } else { 0 };
-    let high_throughput = if quality_of_service > 0 && flags & 0x80 != 0 { 4 } else { 0 };
-    snap(behind(frame, 24 + fourth_address + quality_of_service + high_throughput)?)
+    let high_throughput = if quality_of_service > 0 && flags & 0x80 != 0 {
+        4
+    } else {
+        0
+    };
+    snap(behind(
+        frame,
+        24 + fourth_address + quality_of_service + high_throughput,
+    )?)
 }
 
 fn behind(octets: &[u8], len: usize) -> Option<&[u8]> {
@@ -184,13 +197,28 @@ mod tests {
         let headers: [(i32, &[u8]); 20] = [
             (NULL, &[2, 0, 0, 0]),
             (LOOP, &[0, 0, 0, 2]),
-            (ETHERNET, b"\x01\x02\x03\x04\x05\x06\x01\x02\x03\x04\x05\x06\x08\x00"),
+            (
+                ETHERNET,
+                b"\x01\x02\x03\x04\x05\x06\x01\x02\x03\x04\x05\x06\x08\x00",
+            ),
             // One VLAN tag, then two.
             (ETHERNET, b"............\x81\x00\x00\x05\x08\x00"),
-            (ETHERNET, b"............\x88\xa8\x00\x05\x81\x00\x00\x06\x08\x00"),
-            (ETHERNET, b"............\x88\x64\x11\x00\x00\x01\x00\x16\x00\x21"),
-            (ETHERNET, b"............\x88\x47\x00\x01\x00\x40\x00\x02\x01\x40"),
-            (ETHERNET, b"............\x00\x2e\xaa\xaa\x03\x00\x00\x00\x08\x00"),
+            (
+                ETHERNET,
+                b"............\x88\xa8\x00\x05\x81\x00\x00\x06\x08\x00",
+            ),
+            (
+                ETHERNET,
+                b"............\x88\x64\x11\x00\x00\x01\x00\x16\x00\x21",
+            ),
+            (
+                ETHERNET,
+                b"............\x88\x47\x00\x01\x00\x40\x00\x02\x01\x40",
+            ),
+            (
+                ETHERNET,
+                b"............\x00\x2e\xaa\xaa\x03\x00\x00\x00\x08\x00",
+            ),
             (RAW, b""),
             (RAW_BSD, b""),
             (RAW_OPENBSD, b""),
@@ -202,11 +230,18 @@ mod tests {
             (C_HDLC, b"\x0f\x00\x08\x00"),
             (PPP_HDLC, b"\xff\x03\x00\x21"),
             (PPP_ETHER, b"\x11\x00\x00\x01\x00\x16\x00\x21"),
-            (IEEE802_11, b"\x08\x01......................\xaa\xaa\x03\x00\x00\x00\x08\x00"),
+            (
+                IEEE802_11,
+                b"\x08\x01......................\xaa\xaa\x03\x00\x00\x00\x08\x00",
+            ),
         ];
         for (link_type, header) in headers {
             let frame = [header, PACKET].concat();
-            assert_eq!(content(link_type, &frame), Ok(Content::Ip(PACKET)), "type {link_type}");
+            assert_eq!(
+                content(link_type, &frame),
+                Ok(Content::Ip(PACKET)),
+                "type {link_type}"
+            );
         }
     }
 
@@ -214,15 +249,24 @@ mod tests {
     fn wireless_frames_are_found_behind_their_capture_headers() {
         let wireless = b"\x88\x01........................\xaa\xaa\x03\x00\x00\x00\x08\x00";
         let radiotap = [&b"\x00\x00\x08\x00...."[..], wireless, PACKET].concat();
-        assert_eq!(content(IEEE802_11_RADIOTAP, &radiotap), Ok(Content::Ip(PACKET)));
+        assert_eq!(
+            content(IEEE802_11_RADIOTAP, &radiotap),
+            Ok(Content::Ip(PACKET))
+        );
         let ppi = [&b"\x00\x00\x08\x00\x69\x00\x00\x00"[..], wireless, PACKET].concat();
         assert_eq!(content(PPI, &ppi), Ok(Content::Ip(PACKET)));
     }
 
     #[test]
     fn what_is_not_ip_is_said_to_be_something_else() {
-        assert_eq!(content(ETHERNET, b"............\x08\x06\x00\x01"), Ok(Content::Other));
-        assert_eq!(content(IEEE802_11, b"\x80\x00......................"), Ok(Content::Other));
+        assert_eq!(
+            content(ETHERNET, b"............\x08\x06\x00\x01"),
+            Ok(Content::Other)
+        );
+        assert_eq!(
+            content(IEEE802_11, b"\x80\x00......................"),
+            Ok(Content::Other)
+        );
         assert_eq!(content(RAW, &[0x15]), Ok(Content::Other));
         assert_eq!(content(ETHERNET, b"....."), Ok(Content::Short));
     }

@@ -94,7 +94,11 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<Summary, ReplayErr
     }
     write_summary(options, &summary, out)?;
     out.flush()?;
-    if failures.is_empty() { Ok(summary) } else { Err(ReplayError::Captures(failures)) }
+    if failures.is_empty() {
+        Ok(summary)
+    } else {
+        Err(ReplayError::Captures(failures))
+    }
 }
 
 /// One capture on its way through one engine.
@@ -173,11 +177,20 @@ impl<'a, W: Write> Replay<'a, W> {
     fn judge_packet(&mut self, bytes: &[u8]) -> io::Result<()> {
         let ends = Packet::parse(bytes).ok().and_then(|packet| ends(&packet));
         if let Some(ends) = &ends {
-            let (source, dest) =
-                ((ends.src_ip, ends.src_port).into(), (ends.dest_ip, ends.dest_port).into());
-            self.flows.insert((ends.proto, SocketAddr::min(source, dest), source.max(dest)));
+            let (source, dest) = (
+                (ends.src_ip, ends.src_port).into(),
+                (ends.dest_ip, ends.dest_port).into(),
+            );
+            self.flows
+                .insert((ends.proto, SocketAddr::min(source, dest), source.max(dest)));
         }
-        let verdict = self.engine.handle_packet(self.now, Ingress { bytes, conntrack: None });
+        let verdict = self.engine.handle_packet(
+            self.now,
+            Ingress {
+                bytes,
+                conntrack: None,
+            },
+        );
         match verdict {
             Verdict::Pass(_) | Verdict::Tolerate(_) => self.summary.passed += 1,
             Verdict::Clear(_) => self.summary.cleared += 1,
@@ -220,8 +233,18 @@ impl<'a, W: Write> Replay<'a, W> {
     }
 
     fn write_verdict(&mut self, packet: Option<PacketEnds>, verdict: Verdict) -> io::Result<()> {
-        let ftwall = Details { verdict: Some(verdict.into()), ..Details::default() };
-        self.write_line(self.now, &VerdictLine { event_type: "verdict", packet, ftwall })
+        let ftwall = Details {
+            verdict: Some(verdict.into()),
+            ..Details::default()
+        };
+        self.write_line(
+            self.now,
+            &VerdictLine {
+                event_type: "verdict",
+                packet,
+                ftwall,
+            },
+        )
     }
 
     fn write_line(&mut self, at: Timestamp, content: &impl Serialize) -> io::Result<()> {
@@ -229,7 +252,11 @@ impl<'a, W: Write> Replay<'a, W> {
             return Ok(());
         }
         let timestamp = at.rfc3339().to_string();
-        let line = Line { timestamp, pcap_filename: &self.file, content };
+        let line = Line {
+            timestamp,
+            pcap_filename: &self.file,
+            content,
+        };
         write_json(self.out, &line)
     }
 
@@ -240,7 +267,11 @@ impl<'a, W: Write> Replay<'a, W> {
         for (name, count) in &counters.evidence {
             *self.summary.evidence.entry(name).or_default() += count;
         }
-        let tcp = self.flows.iter().filter(|(proto, ..)| *proto == TCP).count() as u64;
+        let tcp = self
+            .flows
+            .iter()
+            .filter(|(proto, ..)| *proto == TCP)
+            .count() as u64;
         self.summary.tcp_flows += tcp;
         self.summary.udp_flows += self.flows.len() as u64 - tcp;
     }
@@ -290,9 +321,20 @@ fn write_json(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
 }
 
 fn write_for_people(options: &Options, summary: &Summary, out: &mut impl Write) -> io::Result<()> {
-    let Summary { packets, tcp_flows, udp_flows, passed, cleared, dropped, .. } = summary;
+    let Summary {
+        packets,
+        tcp_flows,
+        udp_flows,
+        passed,
+        cleared,
+        dropped,
+        ..
+    } = summary;
     let files = options.files.len();
-    writeln!(out, "{packets} packets in {files} file(s), {tcp_flows} TCP and {udp_flows} UDP flows")?;
+    writeln!(
+        out,
+        "{packets} packets in {files} file(s), {tcp_flows} TCP and {udp_flows} UDP flows"
+    )?;
     writeln!(
         out,
         "{passed} passed, {cleared} cleared their flow, {dropped} dropped, {} malformed",
@@ -300,7 +342,10 @@ fn write_for_people(options: &Options, summary: &Summary, out: &mut impl Write) 
     )?;
     write_list(out, "locked hosts", &summary.locked)?;
     write_list(out, "learned peers", &summary.learned)?;
-    let evidence = summary.evidence.iter().map(|(name, count)| format!("{name} {count}"));
+    let evidence = summary
+        .evidence
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"));
     write_list(out, "evidence", evidence)
 }
 
@@ -310,10 +355,18 @@ fn write_list(
     items: impl IntoIterator<Item: ToString>,
 ) -> io::Result<()> {
     let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
-    let text = if items.is_empty() { "none".to_owned() } else { items.join(", ") };
+    let text = if items.is_empty() {
+        "none".to_owned()
+    } else {
+        items.join(", ")
+    };
     writeln!(out, "{title}: {text}")
 }
 
 fn one_per_line(errors: &[CaptureError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

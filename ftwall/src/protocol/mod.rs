@@ -70,6 +70,8 @@ pub(crate) enum Needs {
 /// How long octets are withheld from a sender that has nothing to add to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
+    /// Every web request begins like this: let through at once where the web is expected.
+    Least,
     /// Ordinary programs say this too: a sender that keeps repeating it is let through.
     Limited,
     /// Nobody else says this.

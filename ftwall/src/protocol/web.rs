@@ -104,20 +104,21 @@ fn tls_opening(octets: &[u8]) -> Option<Opening> {
             (TLS_RECORD_LEN.contains(&len))
                 .then_some(Opening::Harmless(ClearReason::TlsClientHello))
         }
-        [0x16] | [0x16, 3] | [0x16, 3, 0..=4] | [0x16, 3, 0..=4, ..] if octets.len() < 11 => {
+        [0x16] | [0x16, 3] | [0x16, 3, 0..=4, ..] if octets.len() < TLS_PROOF_LEN => {
             Some(Opening::Unfinished)
         }
         _ => None,
     }
 }
 
+/// Octets that the proof looks at.
+const TLS_PROOF_LEN: usize = 11;
 /// From a message header alone up to the largest record.
 const TLS_RECORD_LEN: std::ops::RangeInclusive<u16> = 4..=16_384;
 
 /// Fewer octets than an opener has can still become anything, and so can a line of text.
 fn unfinished_or_foreign(octets: &[u8]) -> Opening {
-    let may_become_a_method =
-        octets.len() <= 16 && octets.iter().all(|octet| octet.is_ascii_uppercase());
+    let may_become_a_method = octets.len() <= 16 && octets.iter().all(u8::is_ascii_uppercase);
     if octets.len() < 12 || may_become_a_method {
         Opening::Unfinished
     } else {

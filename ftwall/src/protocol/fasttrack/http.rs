@@ -155,7 +155,7 @@ fn read_request(head: &Head<'_>) -> Request {
 /// `GET /.hash=` and forty digits, or a beginning of it.
 fn read_hash_request(octets: &[u8]) -> Option<Request> {
     match rest_behind(octets, HASH_REQUEST) {
-        Behind::Prefix(len) if len <= SHARED_WITH_GET => Some(Request::Prefix(Patience::Limited)),
+        Behind::Prefix(len) if len <= SHARED_WITH_GET => Some(Request::Prefix(Patience::Least)),
         Behind::Prefix(_) => Some(Request::Prefix(Patience::Endless)),
         Behind::Rest(rest) => match leading_digits(rest, HASH_DIGITS, u8::is_ascii_hexdigit) {
             HASH_DIGITS => Some(Request::Evidence(Evidence::HashRequest)),
@@ -318,7 +318,7 @@ mod tests {
         let whole = format!("GET /.hash={HASH}");
         for len in 1..whole.len() {
             let expected = if len <= SHARED_WITH_GET {
-                Patience::Limited
+                Patience::Least
             } else {
                 Patience::Endless
             };

@@ -1,0 +1,273 @@
+//! Hosts that talk to each other across an engine, in virtual time, with packets written by hand.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use ftwall::{Action, Conntrack, Engine, EngineConfig, Event, Ingress, Timestamp, Verdict};
+
+/// An engine on a gateway whose clock the test turns.
+pub(crate) struct Gateway {
+    pub(crate) engine: Engine,
+    pub(crate) now: Timestamp,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Gateway {
+    pub(crate) fn new(config: EngineConfig) -> Self {
+        let engine = Engine::new(config, 7);
+        let now = Timestamp::from_secs(1_000_000);
+        Self {
+            engine,
+            now,
+            actions: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Lets time pass; timeouts happen when they are due.
+    pub(crate) fn wait(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.engine.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8], conntrack: Option<Conntrack>) -> Verdict {
+        self.now = self.now + Duration::from_millis(1);
+        let verdict = self
+            .engine
+            .handle_packet(self.now, Ingress { bytes, conntrack });
+        self.drain();
+        verdict
+    }
+
+    pub(crate) fn datagram(&mut self, from: &str, to: &str, payload: &[u8]) -> Verdict {
+        self.send(&udp(end(from), end(to), payload), None)
+    }
+
+    pub(crate) fn is_locked(&self, host: &str) -> bool {
+        let host: Ipv4Addr = host.parse().expect("an address");
+        let last = self.actions.iter().rev().find_map(|action| match action {
+            Action::LockHost { host: locked, .. } if *locked == host => Some(true),
+            Action::ReleaseHost { host: released } if *released == host => Some(false),
+            _ => None,
+        });
+        last.unwrap_or(false)
+    }
+
+    pub(crate) fn learned(&self) -> Vec<SocketAddrV4> {
+        let peers = self.actions.iter().filter_map(|action| match action {
+            Action::LearnPeer { peer, .. } => Some(*peer),
+            _ => None,
+        });
+        peers.collect()
+    }
+
+    fn drain(&mut self) {
+        self.actions
+            .extend(std::iter::from_fn(|| self.engine.poll_action()));
+        self.events
+            .extend(std::iter::from_fn(|| self.engine.poll_event()));
+    }
+}
+
+/// One TCP connection across a gateway. Each side's sequence numbers advance with what it sends,
+/// whether or not the gateway lets it through.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    client: SocketAddrV4,
+    server: SocketAddrV4,
+    client_next: u32,
+    server_next: u32,
+    /// What the kernel would say: nothing (a capture), or whether it saw the SYN.
+    from_start: Option<bool>,
+}
+
+impl Connection {
+    /// A connection whose handshake the engine sees, as in a capture.
+    pub(crate) fn open(gateway: &mut Gateway, client: &str, server: &str) -> Self {
+        let mut connection = Self::established(client, server, None);
+        assert!(!connection.dial(gateway).is_drop(), "the dial passes");
+        connection.accept(gateway);
+        connection
+    }
+
+    /// A connection that is up, of which the kernel knows this much.
+    pub(crate) fn established(client: &str, server: &str, from_start: Option<bool>) -> Self {
+        let (client_next, server_next) = (u32::MAX - 4, 9_000_000);
+        Self {
+            client: end(client),
+            server: end(server),
+            client_next,
+            server_next,
+            from_start,
+        }
+    }
+
+    /// The client's SYN.
+    pub(crate) fn dial(&mut self, gateway: &mut Gateway) -> Verdict {
+        let syn = tcp(
+            self.client,
+            self.server,
+            self.client_next.wrapping_sub(1),
+            None,
+            SYN,
+            &[],
+        );
+        gateway.send(&syn, self.conntrack(false))
+    }
+
+    fn accept(&mut self, gateway: &mut Gateway) {
+        let sequence = self.server_next.wrapping_sub(1);
+        let answer = tcp(
+            self.server,
+            self.client,
+            sequence,
+            Some(self.client_next),
+            SYN,
+            &[],
+        );
+        gateway.send(&answer, self.conntrack(true));
+    }
+
+    pub(crate) fn client_says(&mut self, gateway: &mut Gateway, payload: &[u8]) -> Verdict {
+        let verdict = self.client_repeats(gateway, 0, payload);
+        self.client_next = self.client_next.wrapping_add(payload.len() as u32);
+        verdict
+    }
+
+    pub(crate) fn server_says(&mut self, gateway: &mut Gateway, payload: &[u8]) -> Verdict {
+        let verdict = self.server_repeats(gateway, 0, payload);
+        self.server_next = self.server_next.wrapping_add(payload.len() as u32);
+        verdict
+    }
+
+    /// The client sends octets that began `back` octets ago.
+    pub(crate) fn client_repeats(
+        &self,
+        gateway: &mut Gateway,
+        back: u32,
+        payload: &[u8],
+    ) -> Verdict {
+        let sequence = self.client_next.wrapping_sub(back);
+        let packet = tcp(
+            self.client,
+            self.server,
+            sequence,
+            Some(self.server_next),
+            0,
+            payload,
+        );
+        gateway.send(&packet, self.conntrack(false))
+    }
+
+    /// The server sends octets that began `back` octets ago.
+    pub(crate) fn server_repeats(
+        &self,
+        gateway: &mut Gateway,
+        back: u32,
+        payload: &[u8],
+    ) -> Verdict {
+        let sequence = self.server_next.wrapping_sub(back);
+        let packet = tcp(
+            self.server,
+            self.client,
+            sequence,
+            Some(self.client_next),
+            0,
+            payload,
+        );
+        gateway.send(&packet, self.conntrack(true))
+    }
+
+    /// The client says something in pieces; the verdict of each.
+    pub(crate) fn client_says_cut(
+        &mut self,
+        gateway: &mut Gateway,
+        payload: &[u8],
+        piece: usize,
+    ) -> Vec<Verdict> {
+        payload
+            .chunks(piece)
+            .map(|piece| self.client_says(gateway, piece))
+            .collect()
+    }
+
+    fn conntrack(&self, reply: bool) -> Option<Conntrack> {
+        self.from_start
+            .map(|from_start| Conntrack { reply, from_start })
+    }
+}
+
+pub(crate) fn end(text: &str) -> SocketAddrV4 {
+    text.parse().expect("an address and a port")
+}
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+pub(crate) fn tcp(
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    sequence: u32,
+    acknowledgement: Option<u32>,
+    flags: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let flags = flags | acknowledgement.map_or(0, |_| ACK);
+    let mut segment = ports(from, to);
+    segment.extend(sequence.to_be_bytes());
+    segment.extend(acknowledgement.unwrap_or(0).to_be_bytes());
+    // Header of five words, flags, window, checksum (not looked at), urgent pointer.
+    segment.extend([0x50, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+    segment.extend(payload);
+    ipv4(from, to, 6, &segment)
+}
+
+pub(crate) fn udp(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = ports(from, to);
+    datagram.extend((8 + payload.len() as u16).to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(payload);
+    ipv4(from, to, 17, &datagram)
+}
+
+fn ports(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+    [from.port().to_be_bytes(), to.port().to_be_bytes()].concat()
+}
+
+fn ipv4(from: SocketAddrV4, to: SocketAddrV4, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let len = (20 + payload.len() as u16).to_be_bytes();
+    let mut packet = vec![0x45, 0, len[0], len[1], 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    packet.extend(from.ip().octets());
+    packet.extend(to.ip().octets());
+    packet.extend(payload);
+    packet
+}
+
+/// What giFT and mldonkey always open a session with.
+pub(crate) const CONSTANT_OPENER: [u8; 12] = [
+    0xfa, 0x00, 0xb6, 0x2b, 0xfa, 0xcb, 0x12, 0x38, 0x32, 0x09, 0xd2, 0x32,
+];
+/// An opener as Kazaa sends it: as good as random.
+pub(crate) const RANDOM_OPENER: [u8; 12] = [
+    0x9e, 0x12, 0xc7, 0x3a, 0xf0, 0x5d, 0x88, 0x61, 0xe4, 0x1b, 0xd3, 0x97,
+];
+/// Twelve octets that do not look encrypted, as one random opener in four.
+pub(crate) const PLAIN_OPENER: [u8; 12] = [
+    0x12, 0x44, 0, 1, 0x80, 0x02, 0x41, 0, 0x10, 0x09, 0x62, 0x01,
+];
+/// giFT's ping.
+pub(crate) const PING: &[u8] = b"\x27\0\0\0\x29\x80KaZaA\0";
+/// A pong that both open clients accept.
+pub(crate) const PONG: &[u8] = b"\x28\0\0\0\x29\0\x04\x06\x14\x32\0KaZaA\0";
+/// giFT's file request.
+pub(crate) const HASH_REQUEST: &[u8] =
+    b"GET /.hash=0123456789abcdef0123456789abcdef01234567 HTTP/1.1\r\n\
+Host: 198.18.0.5:2001\r\nUserAgent: giFT\r\nX-Kazaa-Network: KaZaA\r\n\r\n";
+pub(crate) const WEB_REQUEST: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: example.org\r\n\r\n";
+pub(crate) const WEB_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
