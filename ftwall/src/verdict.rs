@@ -124,6 +124,8 @@ reasons! {
         TlsClientHello = "tls_client_hello",
         /// A QUIC Initial packet of a known version.
         QuicInitial = "quic_initial",
+        /// An SSH identification string, which clients send without waiting for the server's.
+        Ssh = "ssh",
         /// The responder spoke first, which a FastTrack peer never does.
         ServerSpoke = "server_spoke",
     }

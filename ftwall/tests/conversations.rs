@@ -363,6 +363,16 @@ fn the_web_is_cleared_once_both_heads_are_seen() {
 }
 
 #[test]
+fn a_kernel_that_asks_again_about_a_cleared_flow_is_told_again() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut flow = Connection::established("10.77.1.2:3000", WEB, Some(true));
+    flow.client_says(&mut gateway, WEB_REQUEST);
+    let cleared = Verdict::Clear(ClearReason::Http);
+    assert_eq!(flow.server_says(&mut gateway, WEB_ANSWER), cleared);
+    assert_eq!(flow.server_says(&mut gateway, b"more"), cleared);
+}
+
+#[test]
 fn a_page_about_kazaa_arrives() {
     let mut gateway = Gateway::new(EngineConfig::default());
     let mut flow = Connection::open(&mut gateway, "10.77.1.2:3000", WEB);

@@ -42,6 +42,8 @@ impl Engine {
         let (state, role) = (flow.state, flow.role_of(arrival.source.into()));
         let parties = self.segment_parties(arrival, role);
         let verdict = match state {
+            // A kernel that still asks has not heard the answer yet: it is told again.
+            State::Cleared(reason) if arrival.tracked.is_some() => Verdict::Clear(reason),
             State::Cleared(_) => Verdict::Pass(PassReason::Cleared),
             _ if self.is_blocked_pair(now, &parties) => Verdict::Drop(DropReason::KnownPeer),
             _ if self.is_refused_dial(arrival, &parties) => Verdict::Drop(DropReason::LockedDial),

@@ -77,6 +77,9 @@ fn opening(head: &Head<'_>) -> Opening {
     if octets.starts_with(HTTP2_PREFACE) {
         return Opening::Harmless(ClearReason::HttpMethod);
     }
+    if octets.starts_with(SSH_BANNER) {
+        return Opening::Harmless(ClearReason::Ssh);
+    }
     let message = MessageHead::read(octets);
     let Some(line) = RequestLine::read(message.start_line) else {
         return unfinished_or_foreign(octets);
@@ -94,6 +97,9 @@ fn opening(head: &Head<'_>) -> Opening {
 
 /// The whole preface of RFC 9113 ends in `SM`; its first line suffices to tell it.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// RFC 4253, section 4.2.
+const SSH_BANNER: &[u8] = b"SSH-2.0-";
 
 /// A TLS ClientHello (RFC 8446, sections 5.1 and 4.1.2), or a beginning of it.
 fn tls_opening(octets: &[u8]) -> Option<Opening> {
@@ -200,6 +206,13 @@ mod tests {
     fn a_server_that_speaks_first_is_no_fasttrack_peer() {
         let standing = stands(b"", b"SSH-2.0-OpenSSH_9.2\r\n");
         assert_eq!(standing, Standing::Harmless(ClearReason::ServerSpoke));
+    }
+
+    #[test]
+    fn an_ssh_client_that_does_not_wait_proves_itself() {
+        let standing = stands(b"SSH-2.0-OpenSSH_9.2\r\n", b"");
+        assert_eq!(standing, Standing::Harmless(ClearReason::Ssh));
+        assert_eq!(stands(b"SSH-2", b""), Standing::Open);
     }
 
     #[test]
