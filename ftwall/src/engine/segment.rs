@@ -9,7 +9,7 @@ use crate::packet::Segment;
 use crate::policy;
 use crate::protocol::{self, Conversation, Head, Patience, Standing};
 use crate::suspects::Sighting;
-use crate::verdict::{DropReason, PassReason, TolerateReason};
+use crate::verdict::{ClearReason, DropReason, PassReason, TolerateReason};
 use crate::{Evidence, Timestamp, Verdict};
 
 /// A segment on its way through the rooms.
@@ -208,48 +208,61 @@ impl Engine {
             .contradicts
             .then(|| read_second_copy(flow, arrival.source.into(), segment))
             .flatten();
-        let (segments, stalls, noted) = (flow.payload_segments, flow.stalls, flow.noted);
-        let is_contradictory = flow.contradictory;
         let sightings = [first_copy, second_copy].into_iter().flatten();
-        if let Some(found) = sightings
-            .filter_map(|seen| self.find(now, parties, seen))
-            .next()
-        {
+        let mut findings = sightings.filter_map(|seen| self.find(now, parties, seen));
+        if let Some(found) = findings.next() {
             let peers = [conversation.initiator, conversation.responder]
                 .map(|head| protocol::announced_peers(head.octets))
                 .concat();
             return self.convict(key, now, parties, found, &peers);
         }
-        if let Some(weak) = first_copy.filter(|_| first_copy != noted) {
+        if let Some(weak) = first_copy.filter(|_| first_copy != flow.noted) {
             self.note(key, now, parties, weak);
         }
-        match standing {
-            Standing::Harmless(_) if is_contradictory => {
-                let reason = TolerateReason::Contradictory;
-                self.judge_unrecognised(key, now, parties, segments, reason)
+        self.judge_standing(key, now, parties, standing)
+    }
+
+    /// Judges a flow that no evidence speaks against, or none that is strong enough.
+    fn judge_standing(
+        &mut self,
+        key: &FlowKey,
+        now: Timestamp,
+        parties: &Parties,
+        standing: Standing,
+    ) -> Verdict {
+        let Some(flow) = self.flows.get(key, now) else {
+            return Verdict::Pass(PassReason::Undecided);
+        };
+        let (segments, stalls) = (flow.payload_segments, flow.stalls);
+        let unproven = match standing {
+            Standing::Withheld(patience) => return self.withhold(now, parties, patience, stalls),
+            Standing::Harmless(reason) if !flow.contradictory => {
+                return self.clear(key, now, parties, reason);
             }
-            Standing::Harmless(reason) => {
-                self.flows.settle(key, State::Cleared(reason), now);
-                if parties.host_initiated {
-                    self.suspects
-                        .prove(&self.config, IpAddr::V4(*parties.peer.ip()), now);
-                }
-                Verdict::Clear(reason)
+            Standing::Open if segments <= MAX_OPEN_SEGMENTS => {
+                let is_opener = flow.noted.is_some_and(is_opener);
+                let opener = is_opener.then_some(PassReason::UnconfirmedOpener);
+                return Verdict::Pass(opener.unwrap_or(PassReason::Undecided));
             }
-            Standing::Withheld(patience) => self.withhold(now, parties, patience, stalls),
-            Standing::Open if segments > MAX_OPEN_SEGMENTS => {
-                let reason = TolerateReason::Unrecognised;
-                self.judge_unrecognised(key, now, parties, segments, reason)
-            }
-            Standing::Open if first_copy.is_some_and(is_opener) => {
-                Verdict::Pass(PassReason::UnconfirmedOpener)
-            }
-            Standing::Open => Verdict::Pass(PassReason::Undecided),
-            Standing::Unrecognised => {
-                let reason = TolerateReason::Unrecognised;
-                self.judge_unrecognised(key, now, parties, segments, reason)
-            }
+            Standing::Harmless(_) => TolerateReason::Contradictory,
+            Standing::Open | Standing::Unrecognised => TolerateReason::Unrecognised,
+        };
+        self.judge_unrecognised(key, now, parties, segments, unproven)
+    }
+
+    fn clear(
+        &mut self,
+        key: &FlowKey,
+        now: Timestamp,
+        parties: &Parties,
+        reason: ClearReason,
+    ) -> Verdict {
+        self.flows.settle(key, State::Cleared(reason), now);
+        if parties.host_initiated {
+            let address = IpAddr::V4(*parties.peer.ip());
+            self.suspects.prove(&self.config, address, now);
         }
+        Verdict::Clear(reason)
     }
 
     /// Holds octets back that may yet become FastTrack: TCP brings them again. A sender that has
