@@ -39,7 +39,12 @@ fn main() -> ExitCode {
 fn list() -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     for scenario in catalog::all() {
-        writeln!(out, "{:<20} {}", scenario.name, scenario.about)?;
+        let written = writeln!(out, "{:<20} {}", scenario.name, scenario.about);
+        match written {
+            // Whoever reads has read enough, as `head` does.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            written => written?,
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

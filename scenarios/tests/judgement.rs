@@ -14,7 +14,7 @@ use scenarios::observe::{
     Evidence, Frame, Host, HostLine, Observations, Site, UNKNOWN_HOST, Witness,
 };
 use scenarios::web::WebAccount;
-use simulator::report::{AttemptId, AttemptKind, Event, Line, Mode, Part, RequestId};
+use simulator::report::{AttemptId, AttemptKind, Event, Failure, Line, Mode, Part, RequestId};
 
 // --- leaks: one per witness and level ---
 
@@ -99,6 +99,26 @@ fn handshakes_beyond_the_dials_in_flight_are_a_leak() {
     assert_eq!(leaks(&terms, &one), []);
     let two = one.attempt(2, AttemptKind::Dial).connected(11, 2);
     assert_eq!(leaks(&terms, &two), [(Level::Touched, Witness::Client)]);
+}
+
+#[test]
+fn a_peer_that_turns_the_client_away_makes_room_for_one_more_handshake() {
+    let terms = protected_with(HostTerms {
+        dials_in_flight: 1,
+        ..HostTerms::default()
+    });
+    let story = Story::default()
+        .attempt(1, AttemptKind::Dial)
+        .connected(10, 1)
+        .failed(11, 1, Failure::Closed)
+        .attempt(2, AttemptKind::Dial)
+        .connected(12, 2);
+    assert_eq!(leaks(&terms, &story), []);
+    let one_more = story.attempt(3, AttemptKind::Dial).connected(13, 3);
+    assert_eq!(
+        leaks(&terms, &one_more),
+        [(Level::Touched, Witness::Client)]
+    );
 }
 
 #[test]
@@ -669,6 +689,16 @@ impl Story {
 
     fn connected(self, t_us: u64, id: u64) -> Self {
         self.client(t_us, Event::Connected { id: AttemptId(id) })
+    }
+
+    fn failed(self, t_us: u64, id: u64, why: Failure) -> Self {
+        self.client(
+            t_us,
+            Event::Failed {
+                id: AttemptId(id),
+                why,
+            },
+        )
     }
 
     fn sent(self, t_us: u64, id: u64, part: Part) -> Self {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, SocketAddrV4};
 
-use simulator::report::{AttemptId, AttemptKind, Event, Line, Mode, Part};
+use simulator::report::{AttemptId, AttemptKind, Event, Failure, Line, Mode, Part};
 
 use super::{
     Attempt, Direction, Flow, HostLine, InwardDatagram, Register, Sighting, Site, Transport,
@@ -20,6 +20,9 @@ pub(super) struct ClientAccount {
     datagrams: Vec<InwardDatagram>,
     /// Datagrams that answer nothing: the host, the peer in whose name they came, and the payload.
     pub(super) unsolicited: Vec<(String, SocketAddrV4, Vec<u8>)>,
+    /// Per host, the connections that came about and that the other side ended.
+    pub(super) turned_away: BTreeMap<String, usize>,
+    connected: BTreeSet<(String, String, AttemptId)>,
     /// When and to whom payload was sent first, per host and flow.
     sent: Vec<Sent>,
     by_id: BTreeMap<(String, String, AttemptId), Attempt>,
@@ -52,7 +55,11 @@ impl ClientAccount {
             } => {
                 self.begin(site, host, line, *id, *kind, (*local, *peer));
             }
-            Event::Connected { id } => self.stream(host, line, *id, Some(Level::Touched)),
+            Event::Connected { id } => {
+                self.connected
+                    .insert((host.to_owned(), line.who.clone(), *id));
+                self.stream(host, line, *id, Some(Level::Touched));
+            }
             Event::Received { id, part, hex, .. } => {
                 self.received(host, line, *id, *part, hex.as_deref());
             }
@@ -73,8 +80,8 @@ impl ClientAccount {
                 self.called(site, host, line, (*local, *remote), received_level(*part));
             }
             Event::Unsolicited { remote, hex, .. } => self.unsolicited(site, host, *remote, hex),
+            Event::Failed { id, why } => self.note_failed(host, line, *id, *why),
             Event::Ready
-            | Event::Failed { .. }
             | Event::UnsolicitedAnswered { .. }
             | Event::PeerGotDatagram { .. }
             | Event::PeerSentDatagram { .. }
@@ -174,6 +181,19 @@ impl ClientAccount {
         }
         if let Some(payload) = from_hex(hex) {
             self.unsolicited.push((host.to_owned(), peer, payload));
+        }
+    }
+
+    fn note_failed(&mut self, host: &str, line: &Line, id: AttemptId, why: Failure) {
+        let by_the_other_side = match why {
+            Failure::Closed | Failure::Reset => true,
+            Failure::Timeout | Failure::Protocol | Failure::Local => false,
+        };
+        let was_up = self
+            .connected
+            .contains(&(host.to_owned(), line.who.clone(), id));
+        if by_the_other_side && was_up {
+            *self.turned_away.entry(host.to_owned()).or_default() += 1;
         }
     }
 

@@ -166,7 +166,7 @@ fn nginx_conf(directory: &Path) -> String {
         .map(|kind| format!("  {kind}_temp_path {at}/{kind};\n"))
         .collect();
     format!(
-        "daemon off;\nmaster_process off;\npid {at}/nginx.pid;\nerror_log /dev/stdout notice;\n\
+        "user root root;\ndaemon off;\nmaster_process off;\npid {at}/nginx.pid;\nerror_log /dev/stdout notice;\n\
          events {{}}\n\
          http {{\n  access_log off;\n{temporary}\
          \x20 server {{\n    listen {SERVER}:80;\n    listen {SERVER}:443 ssl http2;\n    \
