@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use crate::{
@@ -80,20 +81,34 @@ impl Capture {
     /// Keeps frames whole.
     pub(crate) const WHOLE: usize = 1 << 18;
 
+    /// Records frames to or from a network only.
+    pub(crate) fn start_for(
+        node: &Node,
+        interface: &str,
+        network: Ipv4Net,
+    ) -> Result<Self, CaptureError> {
+        let open = || PacketSocket::open_for(interface, Outgoing::Shown, network);
+        Self::try_start(node, interface, open, Self::WHOLE)
+            .map_err(|source| not_opened(node, interface, source))
+    }
+
     pub(crate) fn start(
         node: &Node,
         interface: &str,
         kept_octets: usize,
     ) -> Result<Self, CaptureError> {
-        Self::try_start(node, interface, kept_octets).map_err(|source| CaptureError::Open {
-            node: node.name().to_owned(),
-            interface: interface.to_owned(),
-            source,
-        })
+        let open = || PacketSocket::open(interface, Outgoing::Shown);
+        Self::try_start(node, interface, open, kept_octets)
+            .map_err(|source| not_opened(node, interface, source))
     }
 
-    fn try_start(node: &Node, interface: &str, kept_octets: usize) -> io::Result<Self> {
-        let socket = node.enter(|| PacketSocket::open(interface, Outgoing::Shown))??;
+    fn try_start(
+        node: &Node,
+        interface: &str,
+        open: impl FnOnce() -> io::Result<PacketSocket> + Send,
+        kept_octets: usize,
+    ) -> io::Result<Self> {
+        let socket = node.enter(open)??;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let name = format!("{}/{interface}", node.name());
         let recorder = Recorder {
@@ -127,6 +142,14 @@ impl Capture {
         reader
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn not_opened(node: &Node, interface: &str, source: io::Error) -> CaptureError {
+    CaptureError::Open {
+        node: node.name().to_owned(),
+        interface: interface.to_owned(),
+        source,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs, io, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
+use ipnet::Ipv4Net;
+
 use crate::{
     capsule,
     capture::{Capture, CaptureError},
@@ -105,6 +107,22 @@ impl Lab {
             node.namespace
                 .mount_at(&Path::new(NAMED_NAMESPACES).join(&node.name))
         })
+    }
+
+    /// As [`Lab::capture`], for IPv4 frames to or from a network only.
+    ///
+    /// # Errors
+    /// When the interface does not exist or packet sockets are refused.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn capture_for(
+        &self,
+        node: &str,
+        interface: &str,
+        network: Ipv4Net,
+    ) -> Result<Capture, CaptureError> {
+        Capture::start_for(self.node(node), interface, network)
     }
 
     /// What the wire of that name has done so far; `None` where there is no such wire.

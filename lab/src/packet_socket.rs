@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use nix::{
     libc,
     net::if_::if_nametoindex,
@@ -52,6 +53,24 @@ pub(crate) struct Received {
 impl PacketSocket {
     /// Opens a socket on `interface` of the calling thread's namespace.
     pub(crate) fn open(interface: &str, outgoing: Outgoing) -> io::Result<Self> {
+        Self::open_with(interface, outgoing, &[])
+    }
+
+    /// As [`PacketSocket::open`], for IPv4 frames to or from a network only: the kernel keeps the rest
+    /// away, so that a download beside them costs no buffer.
+    pub(crate) fn open_for(
+        interface: &str,
+        outgoing: Outgoing,
+        network: Ipv4Net,
+    ) -> io::Result<Self> {
+        Self::open_with(interface, outgoing, &to_or_from(network))
+    }
+
+    fn open_with(
+        interface: &str,
+        outgoing: Outgoing,
+        filter: &[libc::sock_filter],
+    ) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         // Without a protocol the socket hears nothing until it is bound to its interface.
         let fd = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
@@ -59,6 +78,9 @@ impl PacketSocket {
         setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         if outgoing == Outgoing::Ignored {
             ignore_outgoing(&fd)?;
+        }
+        if !filter.is_empty() {
+            attach(&fd, filter)?;
         }
         bind(&fd, if_nametoindex(interface)?)?;
         Ok(Self {
@@ -176,6 +198,65 @@ fn ignore_outgoing(fd: &OwnedFd) -> io::Result<()> {
             PACKET_IGNORE_OUTGOING,
             ptr::from_ref(&on).cast(),
             socklen::<libc::c_int>(),
+        )
+    };
+    succeeded(answer)
+}
+
+/// A classic BPF program (Documentation/networking/filter.rst) that accepts Ethernet frames with an
+/// IPv4 packet to or from a network.
+fn to_or_from(network: Ipv4Net) -> [libc::sock_filter; 10] {
+    const ETHER_TYPE: u32 = 12;
+    const IPV4: u32 = 0x0800;
+    const SOURCE: u32 = 26;
+    const DESTINATION: u32 = 30;
+    let (mask, wanted) = (u32::from(network.netmask()), u32::from(network.network()));
+    let load = |size, offset| instruction(libc::BPF_LD | size | libc::BPF_ABS, offset);
+    let masked = instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask);
+    // Jumps say how many instructions to leave out if equal, and if not.
+    let jump = |value, equal, other| libc::sock_filter {
+        jt: equal,
+        jf: other,
+        ..instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value)
+    };
+    let accept = |octets| instruction(libc::BPF_RET | libc::BPF_K, octets);
+    [
+        load(libc::BPF_H, ETHER_TYPE),
+        jump(IPV4, 0, 7),
+        load(libc::BPF_W, SOURCE),
+        masked,
+        jump(wanted, 3, 0),
+        load(libc::BPF_W, DESTINATION),
+        masked,
+        jump(wanted, 0, 1),
+        accept(u32::MAX),
+        accept(0),
+    ]
+}
+
+fn instruction(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        code: u16::try_from(code).expect("operation codes have 16 bits"),
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+fn attach(fd: &OwnedFd, filter: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: filter.len().try_into().map_err(io::Error::other)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: `program` points at `len` instructions that outlive the call; the kernel copies them and
+    // writes to none.
+    let answer = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            ptr::from_ref(&program).cast(),
+            socklen::<libc::sock_fprog>(),
         )
     };
     succeeded(answer)

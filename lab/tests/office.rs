@@ -145,6 +145,29 @@ fn a_recording_of_the_wan_shows_both_ways_of_a_connection_and_nothing_else() {
 }
 
 #[test]
+fn a_recording_for_a_network_holds_what_goes_there_and_comes_from_there_only() {
+    in_capsule(
+        "a_recording_for_a_network_holds_what_goes_there_and_comes_from_there_only",
+        || {
+            let lab = build(&Office::default());
+            let recording = lab
+                .capture_for("gw", "lan0", Office::PEERS)
+                .expect("packet sockets work");
+            assert!(reaches(lab.node("client1"), WEB_SERVER));
+            assert!(reaches(lab.node("client1"), HIGHEST_PEER));
+            let recorded = recording.stop().expect("nothing went wrong");
+            let peer = HIGHEST_PEER.octets();
+            let ends: Vec<_> = recorded
+                .frames
+                .iter()
+                .map(|frame| (&frame.bytes[26..30] == peer, &frame.bytes[30..34] == peer))
+                .collect();
+            assert_eq!(ends, [(false, true), (true, false)], "a SYN and a reset");
+        },
+    );
+}
+
+#[test]
 fn a_wire_loses_the_same_datagrams_for_the_same_seed_and_others_for_another() {
     in_capsule(
         "a_wire_loses_the_same_datagrams_for_the_same_seed_and_others_for_another",
