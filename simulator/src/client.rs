@@ -102,6 +102,8 @@ pub struct Client {
     file: SharedFile,
     dialer: Dialer,
     udp_local: SocketAddr,
+    /// Another UDP port was asked for and is not known yet; nothing is pinged from the old one.
+    awaits_udp_port: bool,
     next_id: u64,
     pings: BTreeMap<Ipv4Addr, AttemptId>,
     connections: BTreeMap<AttemptId, Connection>,
@@ -174,6 +176,7 @@ impl Client {
             file: population.file().clone(),
             dialer,
             udp_local: SocketAddr::from((config.address, 0)),
+            awaits_udp_port: false,
             next_id: 1,
             pings: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -222,8 +225,11 @@ impl Client {
     }
 
     /// The UDP socket is bound, or bound anew.
-    pub fn handle_udp_bound(&mut self, local: SocketAddr) {
+    pub fn handle_udp_bound(&mut self, now: Duration, local: SocketAddr) {
         self.udp_local = local;
+        if std::mem::take(&mut self.awaits_udp_port) {
+            self.settle(now);
+        }
     }
 
     /// The socket of a dial is bound and about to connect: returns the line to write before it does,
@@ -607,7 +613,9 @@ impl Client {
 
     /// Turns the dialer's wishes and the waiting sources into outputs.
     fn settle(&mut self, now: Duration) {
-        while let Some(contact) = self.dialer.poll_output() {
+        while !self.awaits_udp_port
+            && let Some(contact) = self.dialer.poll_output()
+        {
             match contact {
                 dialer::Contact::Ping(to) => self.ping(to),
                 dialer::Contact::PingUnanswered(to) => {
@@ -619,7 +627,10 @@ impl Client {
                     }
                 }
                 dialer::Contact::Dial(peer) => self.dial(now, AttemptKind::Dial, peer),
-                dialer::Contact::ChangeUdpPort => self.outputs.push_back(Output::ChangeUdpPort),
+                dialer::Contact::ChangeUdpPort => {
+                    self.awaits_udp_port = true;
+                    self.outputs.push_back(Output::ChangeUdpPort);
+                }
                 dialer::Contact::ChangeMode { from, to } => {
                     self.report(Event::ModeChanged { from, to });
                 }

@@ -534,7 +534,8 @@ impl World {
     fn run(&mut self, until: Duration) {
         if !self.started {
             self.started = true;
-            self.client.handle_udp_bound(self.udp_local().into());
+            self.client
+                .handle_udp_bound(self.now, self.udp_local().into());
             self.client.handle_timeout(self.now);
         }
         loop {
@@ -597,7 +598,8 @@ impl World {
             }
             client::Output::ChangeUdpPort => {
                 self.udp_port += 1;
-                self.client.handle_udp_bound(self.udp_local().into());
+                self.client
+                    .handle_udp_bound(self.now, self.udp_local().into());
             }
             client::Output::Dial { id, peer } => {
                 self.tcp_port += 1;

@@ -99,7 +99,8 @@ impl Shell {
             "opening a raw socket for --fragment; it needs CAP_NET_RAW, so run as root or in a user namespace",
         )?;
         let mut client = Client::new(run.config.clone(), population);
-        client.handle_udp_bound(udp.local_addr().context("asking for the UDP port")?);
+        let now = reporter.clock().now();
+        client.handle_udp_bound(now, udp.local_addr().context("asking for the UDP port")?);
         let (sender, happenings) = mpsc::unbounded_channel();
         let segment = run.segment;
         let connections = BTreeMap::new();
@@ -213,8 +214,8 @@ impl Shell {
         self.udp = bind_udp(self.address, &mut self.rng)
             .await
             .context("changing the UDP port")?;
-        self.client
-            .handle_udp_bound(self.udp.local_addr().context("asking for the UDP port")?);
+        let local = self.udp.local_addr().context("asking for the UDP port")?;
+        self.client.handle_udp_bound(self.now(), local);
         Ok(())
     }
 
