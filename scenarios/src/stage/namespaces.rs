@@ -32,9 +32,6 @@ const CURTAIN: Duration = Duration::from_secs(20);
 /// Time for a server to end once told to.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Octets of a frame kept where large files are downloaded: heads of messages, no bodies.
-const HEAD_OCTETS: usize = 192;
-
 /// First port and number of ports that a host behind NAT draws from: ranges that do not overlap, so
 /// that a port tells the host even where its address does not.
 const NAT_PORTS: (usize, usize) = (32_768, 4_000);
@@ -218,10 +215,10 @@ struct Wires {
 }
 
 impl Wires {
-    fn record(lab: &Lab, heads_only: bool) -> anyhow::Result<Self> {
+    fn record(lab: &Lab, peers_only: bool) -> anyhow::Result<Self> {
         let record = |node, interface| {
-            if heads_only {
-                lab.capture_heads(node, interface, HEAD_OCTETS)
+            if peers_only {
+                lab.capture_for(node, interface, OfficePlan::PEERS)
             } else {
                 lab.capture(node, interface)
             }
