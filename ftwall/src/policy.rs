@@ -5,6 +5,7 @@
 use crate::EngineConfig;
 use crate::Evidence;
 use crate::config::{LockedDials, Strictness};
+use crate::protocol::Patience;
 use crate::verdict::DropReason;
 
 /// What is known about both ends of a conversation when evidence comes up.
@@ -124,11 +125,45 @@ pub(crate) const fn may_stay_up(responder_port: u16) -> bool {
     is_web_port(responder_port)
 }
 
-/// Whether what every web request begins with is let through: on the web's alternative ports, which
-/// no client falls back to and where hardly any supernode listened.
-pub(crate) const fn expects_web(responder_port: u16) -> bool {
-    is_alternative_web_port(responder_port)
+/// What becomes of octets that may yet become FastTrack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Withholding {
+    /// They are dropped; TCP brings them again.
+    Drop,
+    /// They were never worth holding back here.
+    Pass,
+    /// They were held back, and their sender has nothing to add to them.
+    Release,
 }
+
+/// What becomes of octets that may yet become FastTrack, after so many repetitions without a word
+/// more.
+pub(crate) fn withhold(patience: Patience, situation: &Situation, repeats: u8) -> Withholding {
+    let is_suspect = situation.host_is_locked || situation.peer_is_known;
+    let has_nothing_to_add = repeats >= MAX_REPEATS;
+    match patience {
+        Patience::OfSuspects if !confirms_opener(situation) => Withholding::Pass,
+        // A locked host's other programs speak on these ports too, save on the contested ones.
+        Patience::OfSuspects
+            if has_nothing_to_add && !(is_suspect && is_contested_port(situation.port)) =>
+        {
+            Withholding::Release
+        }
+        // No client falls back to the web's other ports, and hardly any supernode listened there.
+        Patience::Least if is_alternative_web_port(situation.port) && !is_suspect => {
+            Withholding::Pass
+        }
+        Patience::Least | Patience::Limited if has_nothing_to_add && !is_suspect => {
+            Withholding::Release
+        }
+        Patience::OfSuspects | Patience::Least | Patience::Limited | Patience::Endless => {
+            Withholding::Drop
+        }
+    }
+}
+
+/// Retransmissions after which a sender is taken to have nothing to add.
+const MAX_REPEATS: u8 = 3;
 
 /// Whether traffic of a locked host may pass although nothing is known about it.
 pub(crate) fn may_be_unknown(config: &EngineConfig) -> bool {
@@ -237,6 +272,46 @@ mod tests {
         ] {
             let ruling = rule(Evidence::OpenerShape, &confirmed).unwrap();
             assert_eq!(ruling.reason, DropReason::Opener, "{confirmed:?}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_an_opener_passes_where_nobody_is_suspect() {
+        let rule = |situation| withhold(Patience::OfSuspects, &situation, 0);
+        assert_eq!(rule(OUTBOUND), Withholding::Pass);
+        let locked = Situation {
+            host_is_locked: true,
+            ..OUTBOUND
+        };
+        let contested = Situation {
+            port: 443,
+            ..OUTBOUND
+        };
+        assert_eq!(rule(locked), Withholding::Drop);
+        assert_eq!(rule(contested), Withholding::Drop);
+    }
+
+    #[test]
+    fn a_sender_with_nothing_to_add_is_let_through_but_a_suspect_is_not() {
+        let locked = Situation {
+            host_is_locked: true,
+            ..OUTBOUND
+        };
+        let locked_on_443 = Situation {
+            port: 443,
+            ..locked
+        };
+        for (patience, situation, expected) in [
+            (Patience::Limited, OUTBOUND, Withholding::Release),
+            (Patience::Limited, locked, Withholding::Drop),
+            (Patience::OfSuspects, locked, Withholding::Release),
+            (Patience::OfSuspects, locked_on_443, Withholding::Drop),
+            (Patience::Endless, OUTBOUND, Withholding::Drop),
+        ] {
+            let ruling = withhold(patience, &situation, MAX_REPEATS);
+            assert_eq!(ruling, expected, "{patience:?} {situation:?}");
+            let at_first = withhold(patience, &situation, MAX_REPEATS - 1);
+            assert_eq!(at_first, Withholding::Drop, "{patience:?} {situation:?}");
         }
     }
 

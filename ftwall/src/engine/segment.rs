@@ -6,7 +6,7 @@ use super::{Conntrack, Engine, Found, Parties};
 use crate::event::PacketEnds;
 use crate::flow::{Flow, FlowKey, Growth, Role, Start, State, Stream};
 use crate::packet::Segment;
-use crate::policy;
+use crate::policy::{self, Withholding};
 use crate::protocol::{self, Conversation, Head, Patience, Standing};
 use crate::suspects::Sighting;
 use crate::verdict::{ClearReason, DropReason, PassReason, TolerateReason};
@@ -275,17 +275,10 @@ impl Engine {
         stalls: u8,
     ) -> Verdict {
         let situation = self.situation(now, parties);
-        let is_suspect = situation.host_is_locked || situation.peer_is_known;
-        match patience {
-            Patience::Least if policy::expects_web(parties.port) && !is_suspect => {
-                Verdict::Pass(PassReason::Undecided)
-            }
-            Patience::Least | Patience::Limited if stalls >= MAX_STALLS && !is_suspect => {
-                Verdict::Pass(PassReason::Released)
-            }
-            Patience::Least | Patience::Limited | Patience::Endless => {
-                Verdict::Drop(DropReason::Withheld)
-            }
+        match policy::withhold(patience, &situation, stalls) {
+            Withholding::Drop => Verdict::Drop(DropReason::Withheld),
+            Withholding::Pass => Verdict::Pass(PassReason::Undecided),
+            Withholding::Release => Verdict::Pass(PassReason::Released),
         }
     }
 
@@ -449,5 +442,3 @@ const fn is_opener(evidence: Evidence) -> bool {
 const MIN_WATCHED_SEGMENTS: u32 = 4;
 /// Segments with payload after which an undecided flow counts as unrecognised.
 const MAX_OPEN_SEGMENTS: u32 = 64;
-/// Retransmissions after which a sender is taken to have nothing to add.
-const MAX_STALLS: u8 = 3;

@@ -70,6 +70,9 @@ pub(crate) enum Needs {
 /// How long octets are withheld from a sender that has nothing to add to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
+    /// Ordinary programs say this all the time: let through at once, unless whole it would be held
+    /// against the sender.
+    OfSuspects,
     /// Every web request begins like this: let through at once where the web is expected.
     Least,
     /// Ordinary programs say this too: a sender that keeps repeating it is let through.

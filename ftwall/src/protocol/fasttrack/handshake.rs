@@ -15,11 +15,16 @@ const OPENER_LEN: usize = 12;
 /// `Grokster` (9), `fileshare` or `MusicCity` (10).
 const ANSWER_LENS: [usize; 4] = [8, 8 + 6, 8 + 9, 8 + 10];
 const LONGEST_ANSWER: usize = 18;
+/// First octet of a TLS record that carries a handshake message (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Reads the heads of a conversation.
 pub(super) fn read(conversation: &Conversation<'_>) -> Reading {
     let Some(opener) = opener(&conversation.initiator) else {
-        return Reading::default();
+        return Reading {
+            evidence: None,
+            needs: beginning(conversation).map(Needs::Withholding),
+        };
     };
     if opener == Evidence::ConstantOpener {
         return Reading {
@@ -44,6 +49,25 @@ pub(super) fn read(conversation: &Conversation<'_>) -> Reading {
     }
 }
 
+/// How long the beginning of what may become an opener is withheld.
+fn beginning(conversation: &Conversation<'_>) -> Option<Patience> {
+    let Conversation {
+        initiator,
+        responder,
+    } = conversation;
+    let octets = initiator.octets;
+    let is_beginning = (1..OPENER_LEN).contains(&octets.len())
+        && responder.octets.is_empty()
+        && !initiator.has_ended;
+    match octets {
+        _ if !is_beginning => None,
+        _ if CONSTANT_WORD.starts_with(octets) => Some(Patience::Limited),
+        [TLS_HANDSHAKE, ..] => None,
+        _ if is_text(octets) => None,
+        _ => Some(Patience::OfSuspects),
+    }
+}
+
 /// What the initiator's first octets look like.
 fn opener(head: &Head<'_>) -> Option<Evidence> {
     let octets = head.octets;
@@ -61,8 +85,8 @@ fn opener(head: &Head<'_>) -> Option<Evidence> {
     })
 }
 
-fn is_text(opener: &[u8; OPENER_LEN]) -> bool {
-    opener
+fn is_text(octets: &[u8]) -> bool {
+    octets
         .iter()
         .all(|octet| matches!(octet, b' '..=b'~' | b'\t' | b'\r' | b'\n' | 0))
 }
@@ -75,7 +99,7 @@ const fn is_known_elsewhere(opener: &[u8; OPENER_LEN]) -> bool {
         // SOCKS 4: connect or bind, port, address, user name of three octets, NUL.
         [4, 1 | 2, .., 0] => true,
         // The beginning of a TLS handshake record, cut by the sender.
-        [0x16, 3, 0..=4, ..] => true,
+        [TLS_HANDSHAKE, 3, 0..=4, ..] => true,
         _ => false,
     }
 }
@@ -131,6 +155,35 @@ mod tests {
         assert_eq!(opener(&head(&SPARSE)), Some(Evidence::OpenerShape));
         let reading = read(&conversation(&SPARSE, b""));
         assert_eq!(reading.needs, Some(Needs::More), "the answer will tell");
+    }
+
+    #[test]
+    fn the_beginning_of_the_constant_opener_is_withheld() {
+        for len in 1..CONSTANT_WORD.len() {
+            let reading = read(&conversation(&CONSTANT_OPENER[..len], b""));
+            assert_eq!(reading.evidence, None, "{len}");
+            let expected = Needs::Withholding(Patience::Limited);
+            assert_eq!(reading.needs, Some(expected), "{len}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_any_opener_is_withheld_from_suspects() {
+        for len in 1..OPENER_LEN {
+            let reading = read(&conversation(&ENCRYPTED[..len], b""));
+            assert_eq!(reading.evidence, None, "{len}");
+            let expected = Needs::Withholding(Patience::OfSuspects);
+            assert_eq!(reading.needs, Some(expected), "{len}");
+        }
+    }
+
+    #[test]
+    fn short_beginnings_of_text_of_tls_and_answered_ones_are_silence() {
+        assert_eq!(read(&conversation(b"EHLO a\r\n", b"")), Reading::default());
+        let cut_hello = b"\x16\x03\x01\x02";
+        assert_eq!(read(&conversation(cut_hello, b"")), Reading::default());
+        let socks5 = b"\x05\x01\x00";
+        assert_eq!(read(&conversation(socks5, b"\x05\x00")), Reading::default());
     }
 
     #[test]
