@@ -62,8 +62,10 @@ fn beginning(conversation: &Conversation<'_>) -> Option<Patience> {
     match octets {
         _ if !is_beginning => None,
         _ if CONSTANT_WORD.starts_with(octets) => Some(Patience::Limited),
-        [TLS_HANDSHAKE, ..] => None,
-        _ if is_text(octets) => None,
+        [TLS_HANDSHAKE, 3, ..] => None,
+        // Some network cards let the padding of an empty segment pass for payload.
+        _ if octets.iter().all(|octet| *octet == 0) => None,
+        [.., b'\n'] if is_text(octets) => None,
         _ => Some(Patience::OfSuspects),
     }
 }
@@ -178,10 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn short_beginnings_of_text_of_tls_and_answered_ones_are_silence() {
+    fn whole_lines_padding_the_beginning_of_tls_and_what_was_answered_are_silence() {
         assert_eq!(read(&conversation(b"EHLO a\r\n", b"")), Reading::default());
         let cut_hello = b"\x16\x03\x01\x02";
         assert_eq!(read(&conversation(cut_hello, b"")), Reading::default());
+        let padding = b"\0\0";
+        assert_eq!(read(&conversation(padding, b"")), Reading::default());
         let socks5 = b"\x05\x01\x00";
         assert_eq!(read(&conversation(socks5, b"\x05\x00")), Reading::default());
     }

@@ -12,12 +12,14 @@ use super::super::head::{MessageHead, RequestLine, is_status_line};
 use super::super::{Conversation, Head, Needs, Patience, Reading};
 use crate::Evidence;
 
-const HASH_REQUEST: &[u8] = b"GET /.hash=";
+/// Requests for a file. Peers answer other methods than GET with 501 and every mark they have, so
+/// that asking is contact as well.
+const HASH_REQUESTS: [&[u8]; 2] = [b"GET /.hash=", b"HEAD /.hash="];
 const HASH_PATH: &[u8] = b"/.hash=";
 /// SHA-like file hash of FastTrack (UUHash), 20 octets in hexadecimal.
 const HASH_DIGITS: usize = 40;
-/// As much of `GET /.hash=` as ordinary requests share.
-const SHARED_WITH_GET: usize = b"GET /.".len();
+/// As much of a file request, from its end, as ordinary requests do not share: `hash=`.
+const OWN_PART: usize = b"hash=".len();
 
 const GIVE: &[u8] = b"GIVE ";
 /// As much of `GIVE ` as other text protocols share (`GIV ` of Gnutella).
@@ -152,10 +154,18 @@ fn read_request(head: &Head<'_>) -> Request {
     }
 }
 
-/// `GET /.hash=` and forty digits, or a beginning of it.
+/// A request for a hash of forty digits, or a beginning of it.
 fn read_hash_request(octets: &[u8]) -> Option<Request> {
-    match rest_behind(octets, HASH_REQUEST) {
-        Behind::Prefix(len) if len <= SHARED_WITH_GET => Some(Request::Prefix(Patience::Least)),
+    HASH_REQUESTS
+        .iter()
+        .find_map(|request| read_hash_request_as(octets, request))
+}
+
+fn read_hash_request_as(octets: &[u8], request: &[u8]) -> Option<Request> {
+    match rest_behind(octets, request) {
+        Behind::Prefix(len) if len <= request.len() - OWN_PART => {
+            Some(Request::Prefix(Patience::Least))
+        }
         Behind::Prefix(_) => Some(Request::Prefix(Patience::Endless)),
         Behind::Rest(rest) => match leading_digits(rest, HASH_DIGITS, u8::is_ascii_hexdigit) {
             HASH_DIGITS => Some(Request::Evidence(Evidence::HashRequest)),
@@ -315,19 +325,17 @@ mod tests {
 
     #[test]
     fn every_beginning_of_a_file_request_is_withheld() {
-        let whole = format!("GET /.hash={HASH}");
-        for len in 1..whole.len() {
-            let expected = if len <= SHARED_WITH_GET {
-                Patience::Least
-            } else {
-                Patience::Endless
-            };
-            assert_eq!(
-                request(&whole[..len]),
-                Request::Prefix(expected),
-                "{}",
-                &whole[..len]
-            );
+        for (method, shared) in [("GET", "GET /."), ("HEAD", "HEAD /.")] {
+            let whole = format!("{method} /.hash={HASH}");
+            for len in 1..whole.len() {
+                let expected = if len <= shared.len() {
+                    Patience::Least
+                } else {
+                    Patience::Endless
+                };
+                let beginning = &whole[..len];
+                assert_eq!(request(beginning), Request::Prefix(expected), "{beginning}");
+            }
         }
     }
 
