@@ -259,6 +259,7 @@ impl Engine {
             peer_is_proven: self.suspects.is_proven(IpAddr::V4(*peer.ip()), now),
             port,
             is_second_opener: host_initiated && other_opener.is_some(),
+            repeats: 0,
         }
     }
 

@@ -34,6 +34,8 @@ pub enum Evidence {
     SpecialPath,
     /// `GIVE <number>`: a file's owner calls back.
     Give,
+    /// The beginning of a file request or of `GIVE`, as far as nobody else says it: weak alone.
+    TransferBeginning,
 }
 
 impl Evidence {
@@ -55,6 +57,7 @@ impl Evidence {
             Self::NumberedRequest => "numbered_request",
             Self::SpecialPath => "special_path",
             Self::Give => "give",
+            Self::TransferBeginning => "transfer_beginning",
         }
     }
 }

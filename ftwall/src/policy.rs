@@ -23,7 +23,18 @@ pub(crate) struct Situation {
     pub(crate) port: u16,
     /// The host opened another conversation in the same shape within the last minute.
     pub(crate) is_second_opener: bool,
+    /// Octets held back came again this often without a word more.
+    pub(crate) repeats: u8,
 }
+
+impl Situation {
+    const fn has_nothing_to_add(&self) -> bool {
+        self.repeats >= MAX_REPEATS
+    }
+}
+
+/// Retransmissions after which a sender is taken to have nothing to add.
+const MAX_REPEATS: u8 = 3;
 
 /// What evidence leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +99,10 @@ pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> 
         Evidence::HashRequest | Evidence::MarkedRequest => Some(drop(DropReason::TransferRequest)),
         Evidence::MarkedResponse => Some(drop(DropReason::TransferResponse)),
         Evidence::Give => Some(drop(DropReason::Push)),
+        // In segments so small that the rest never comes while these are held back.
+        Evidence::TransferBeginning => situation
+            .has_nothing_to_add()
+            .then_some(drop(DropReason::TransferRequest)),
         Evidence::NumberedRequest | Evidence::SpecialPath => {
             confirms_path(situation).then_some(Ruling {
                 locks: peer_is_known,
@@ -136,11 +151,10 @@ pub(crate) enum Withholding {
     Release,
 }
 
-/// What becomes of octets that may yet become FastTrack, after so many repetitions without a word
-/// more.
-pub(crate) fn withhold(patience: Patience, situation: &Situation, repeats: u8) -> Withholding {
+/// What becomes of octets that may yet become FastTrack.
+pub(crate) fn withhold(patience: Patience, situation: &Situation) -> Withholding {
     let is_suspect = situation.host_is_locked || situation.peer_is_known;
-    let has_nothing_to_add = repeats >= MAX_REPEATS;
+    let has_nothing_to_add = situation.has_nothing_to_add();
     match patience {
         Patience::OfSuspects if !confirms_opener(situation) => Withholding::Pass,
         // A locked host's other programs speak on these ports too, save on the contested ones.
@@ -161,9 +175,6 @@ pub(crate) fn withhold(patience: Patience, situation: &Situation, repeats: u8) -
         }
     }
 }
-
-/// Retransmissions after which a sender is taken to have nothing to add.
-const MAX_REPEATS: u8 = 3;
 
 /// Whether traffic of a locked host may pass although nothing is known about it.
 pub(crate) fn may_be_unknown(config: &EngineConfig) -> bool {
@@ -207,6 +218,7 @@ mod tests {
         peer_is_proven: false,
         port: 2001,
         is_second_opener: false,
+        repeats: 0,
     };
     const INBOUND: Situation = Situation {
         host_initiated: false,
@@ -276,8 +288,19 @@ mod tests {
     }
 
     #[test]
+    fn the_beginning_of_a_transfer_counts_once_its_sender_has_nothing_to_add() {
+        assert_eq!(rule(Evidence::TransferBeginning, &OUTBOUND), None);
+        let stuck = Situation {
+            repeats: MAX_REPEATS,
+            ..OUTBOUND
+        };
+        let ruling = rule(Evidence::TransferBeginning, &stuck).unwrap();
+        assert!(ruling.locks && ruling.teaches);
+    }
+
+    #[test]
     fn the_beginning_of_an_opener_passes_where_nobody_is_suspect() {
-        let rule = |situation| withhold(Patience::OfSuspects, &situation, 0);
+        let rule = |situation| withhold(Patience::OfSuspects, &situation);
         assert_eq!(rule(OUTBOUND), Withholding::Pass);
         let locked = Situation {
             host_is_locked: true,
@@ -308,10 +331,17 @@ mod tests {
             (Patience::OfSuspects, locked_on_443, Withholding::Drop),
             (Patience::Endless, OUTBOUND, Withholding::Drop),
         ] {
-            let ruling = withhold(patience, &situation, MAX_REPEATS);
-            assert_eq!(ruling, expected, "{patience:?} {situation:?}");
-            let at_first = withhold(patience, &situation, MAX_REPEATS - 1);
-            assert_eq!(at_first, Withholding::Drop, "{patience:?} {situation:?}");
+            for (repeats, expected) in [
+                (MAX_REPEATS - 1, Withholding::Drop),
+                (MAX_REPEATS, expected),
+            ] {
+                let situation = Situation {
+                    repeats,
+                    ..situation
+                };
+                let ruling = withhold(patience, &situation);
+                assert_eq!(ruling, expected, "{patience:?} {situation:?}");
+            }
         }
     }
 

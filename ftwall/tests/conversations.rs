@@ -738,3 +738,21 @@ proptest! {
         prop_assert_eq!(flow.server_says(&mut gateway, &answer), Verdict::Clear(ClearReason::Http));
     }
 }
+
+#[test]
+fn a_file_request_that_never_gets_past_its_beginning_locks_its_host() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut connection = Connection::open(&mut gateway, CLIENT, PEER);
+    // A sender with a window of ten segments, an octet each.
+    let beginning = b"GET /.hash";
+    for verdict in connection.client_says_cut(&mut gateway, beginning, 1) {
+        assert_eq!(verdict, Verdict::Drop(DropReason::Withheld));
+    }
+    assert!(!gateway.is_locked(HOST));
+    for _ in 0..3 {
+        let repeated = connection.client_repeats(&mut gateway, 10, beginning);
+        assert!(repeated.is_drop());
+    }
+    assert!(gateway.is_locked(HOST));
+    assert_eq!(gateway.learned(), [end(PEER)]);
+}

@@ -6,7 +6,7 @@ use super::{Conntrack, Engine, Found, Parties};
 use crate::event::PacketEnds;
 use crate::flow::{Flow, FlowKey, Growth, Role, Start, State, Stream};
 use crate::packet::Segment;
-use crate::policy::{self, Withholding};
+use crate::policy::{self, Situation, Withholding};
 use crate::protocol::{self, Conversation, Head, Patience, Standing};
 use crate::suspects::Sighting;
 use crate::verdict::{ClearReason, DropReason, PassReason, TolerateReason};
@@ -183,7 +183,8 @@ impl Engine {
         let evidence = is_first
             .then(|| protocol::read_midstream(segment.payload))
             .flatten();
-        if let Some(found) = evidence.and_then(|evidence| self.find(now, parties, evidence)) {
+        let situation = self.situation(now, parties);
+        if let Some(found) = evidence.and_then(|evidence| find(evidence, &situation)) {
             let peers = protocol::announced_peers(segment.payload);
             return self.convict(key, now, parties, found, &peers);
         }
@@ -209,7 +210,11 @@ impl Engine {
             .then(|| read_second_copy(flow, arrival.source.into(), segment))
             .flatten();
         let sightings = [first_copy, second_copy].into_iter().flatten();
-        let mut findings = sightings.filter_map(|seen| self.find(now, parties, seen));
+        let situation = Situation {
+            repeats: flow.stalls,
+            ..self.situation(now, parties)
+        };
+        let mut findings = sightings.filter_map(|seen| find(seen, &situation));
         if let Some(found) = findings.next() {
             let peers = [conversation.initiator, conversation.responder]
                 .map(|head| protocol::announced_peers(head.octets))
@@ -274,8 +279,11 @@ impl Engine {
         patience: Patience,
         stalls: u8,
     ) -> Verdict {
-        let situation = self.situation(now, parties);
-        match policy::withhold(patience, &situation, stalls) {
+        let situation = Situation {
+            repeats: stalls,
+            ..self.situation(now, parties)
+        };
+        match policy::withhold(patience, &situation) {
             Withholding::Drop => Verdict::Drop(DropReason::Withheld),
             Withholding::Pass => Verdict::Pass(PassReason::Undecided),
             Withholding::Release => Verdict::Pass(PassReason::Released),
@@ -305,11 +313,6 @@ impl Engine {
         }
         self.flows.settle(key, State::Tolerated(reason), now);
         Verdict::Tolerate(reason)
-    }
-
-    fn find(&self, now: Timestamp, parties: &Parties, evidence: Evidence) -> Option<Found> {
-        let ruling = policy::rule(evidence, &self.situation(now, parties))?;
-        Some(Found { evidence, ruling })
     }
 
     /// Remembers evidence that was too weak alone.
@@ -366,6 +369,11 @@ impl Engine {
         self.report_drop(now, parties, None, verdict);
         verdict
     }
+}
+
+fn find(evidence: Evidence, situation: &Situation) -> Option<Found> {
+    let ruling = policy::rule(evidence, situation)?;
+    Some(Found { evidence, ruling })
 }
 
 /// Ends and beginning as the kernel remembers them.

@@ -55,7 +55,7 @@ pub(super) fn read(conversation: &Conversation<'_>) -> Reading {
             needs: None,
         },
         (Request::Prefix(patience), _) => Reading {
-            evidence: None,
+            evidence: (patience == Patience::Endless).then_some(Evidence::TransferBeginning),
             needs: Some(Needs::Withholding(patience)),
         },
         (Request::Numbered { is_whole }, response) => {
