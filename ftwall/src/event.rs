@@ -125,6 +125,8 @@ pub enum Refusal {
     NeverBlock,
     /// It is a private, local or otherwise special address.
     SpecialAddress,
+    /// It is a system port that no client listens on: somebody else's names, mail or remote work.
+    SystemPort,
     /// It has proven itself harmless within the last hour.
     Proven,
     /// The host has taught its share for this minute.

@@ -34,7 +34,7 @@ impl Situation {
 }
 
 /// Retransmissions after which a sender is taken to have nothing to add.
-const MAX_REPEATS: u8 = 3;
+const MAX_REPEATS: u8 = 2;
 
 /// What evidence leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +103,10 @@ pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> 
         Evidence::TransferBeginning => situation
             .has_nothing_to_add()
             .then_some(drop(DropReason::TransferRequest)),
+        Evidence::OpenerBeginning => {
+            (situation.has_nothing_to_add() && host_initiated && peer_is_known)
+                .then_some(drop(DropReason::Opener))
+        }
         Evidence::NumberedRequest | Evidence::SpecialPath => {
             confirms_path(situation).then_some(Ruling {
                 locks: peer_is_known,
@@ -193,6 +197,11 @@ pub(crate) fn may_be_unknown_datagram(config: &EngineConfig, peer_port: u16) -> 
 /// Ports that clients fall back to because nobody can block them: only payload decides there.
 pub(crate) const fn is_contested_port(port: u16) -> bool {
     matches!(port, 80 | 443)
+}
+
+/// Ports below 1024 that no client falls back to. Of 976 real supernodes none listened below 1024.
+pub(crate) const fn is_system_port(port: u16) -> bool {
+    port < FIRST_USER_PORT && !is_contested_port(port)
 }
 
 /// Ports where a locked host's own web, mail and remote work live. Of 976 real supernodes none
@@ -296,6 +305,26 @@ mod tests {
         };
         let ruling = rule(Evidence::TransferBeginning, &stuck).unwrap();
         assert!(ruling.locks && ruling.teaches);
+    }
+
+    #[test]
+    fn the_beginning_of_an_opener_counts_where_a_known_peer_gets_nothing_more() {
+        let stuck = Situation {
+            repeats: MAX_REPEATS,
+            ..OUTBOUND
+        };
+        assert_eq!(rule(Evidence::OpenerBeginning, &stuck), None);
+        let known = Situation {
+            peer_is_known: true,
+            ..stuck
+        };
+        assert!(rule(Evidence::OpenerBeginning, &known).unwrap().locks);
+        let outsider = Situation {
+            peer_is_known: true,
+            repeats: MAX_REPEATS,
+            ..INBOUND
+        };
+        assert_eq!(rule(Evidence::OpenerBeginning, &outsider), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::config::EngineConfig;
 use crate::engine::Action;
 use crate::event::{Details, Event, EventType, PacketEnds, Refusal};
 use crate::expiring::Expiring;
-use crate::policy::is_contested_port;
+use crate::policy::{is_contested_port, is_system_port};
 use crate::protocol;
 use crate::verdict::Verdict;
 use crate::{Evidence, Timestamp};
@@ -360,6 +360,8 @@ impl Suspects {
             Some(Refusal::NeverBlock)
         } else if peer.port() == 0 || is_special(*peer.ip()) {
             Some(Refusal::SpecialAddress)
+        } else if is_system_port(peer.port()) {
+            Some(Refusal::SystemPort)
         } else if self.is_proven(address, now) {
             Some(Refusal::Proven)
         } else if !is_known && !self.may_teach(config, client, now) {
@@ -595,7 +597,7 @@ mod tests {
             bank.into(),
             crate::config::NeverBlock {
                 net: "198.18.9.0/24".parse().unwrap(),
-                port: Some(53),
+                port: Some(2053),
             },
         ];
         let mut test = Test::new(EngineConfig {
@@ -606,12 +608,13 @@ mod tests {
             .prove(&test.config, "198.18.3.3".parse().unwrap(), at(0));
         let refused = [
             ("203.0.113.7:443", Refusal::NeverBlock),
-            ("198.18.9.9:53", Refusal::NeverBlock),
+            ("198.18.9.9:2053", Refusal::NeverBlock),
             ("192.168.1.1:2001", Refusal::SpecialAddress),
             ("127.0.0.1:2001", Refusal::SpecialAddress),
             ("100.64.3.1:2001", Refusal::SpecialAddress),
             ("239.1.1.1:2001", Refusal::SpecialAddress),
             ("198.18.0.1:0", Refusal::SpecialAddress),
+            ("198.18.0.1:53", Refusal::SystemPort),
             ("198.18.3.3:2001", Refusal::Proven),
         ];
         for (peer, refusal) in refused {
@@ -621,7 +624,7 @@ mod tests {
             let event = test.out.events.back().unwrap();
             assert_eq!(event.ftwall.refusal, Some(refusal), "{peer}");
         }
-        test.learn("198.18.9.9:54".parse().unwrap(), at(1));
+        test.learn("198.18.9.9:2054".parse().unwrap(), at(1));
         assert_eq!(test.out.actions.len(), 1);
     }
 
