@@ -357,7 +357,7 @@ fn leak(expected: &HostTerms, host: &str, row: &Row, level: Level) -> Option<Fin
     };
     let allowed = match level {
         _ if host == UNKNOWN_HOST => 0,
-        Level::Touched => expected.dials_in_flight + row.turned_away,
+        Level::Touched => expected.dials_in_flight + row.ended,
         Level::Opened if expected.opens_unannounced => expected.dials_in_flight,
         Level::ProbeOut
         | Level::ProbeAnswered

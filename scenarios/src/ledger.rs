@@ -27,8 +27,8 @@ pub struct Row {
     pub modes: Vec<Mode>,
     /// Replies that somebody forged in a peer's name.
     pub forged: usize,
-    /// Connections that peers ended without more ado: each makes room for another dial.
-    pub turned_away: usize,
+    /// Connections that ended without having reached their goal: each makes room for another dial.
+    pub ended: usize,
     /// When the host had given itself away beyond doubt, in microseconds since the Unix epoch.
     pub identified_us: Option<u64>,
 }
@@ -60,8 +60,8 @@ impl Ledger {
         for (host, forged) in &observations.forged {
             ledger.row(host).forged = *forged;
         }
-        for (host, turned_away) in &observations.turned_away {
-            ledger.row(host).turned_away = *turned_away;
+        for (host, ended) in &observations.ended {
+            ledger.row(host).ended = *ended;
         }
         for (host, at_us) in &observations.identified_us {
             ledger.row(host).identified_us = Some(*at_us);

@@ -213,8 +213,8 @@ pub struct Observations {
     pub modes: BTreeMap<String, Vec<Mode>>,
     /// Datagrams that clients received in the name of a peer that never sent them, per host.
     pub forged: BTreeMap<String, usize>,
-    /// Connections that came about and that the peer ended without more ado, per host.
-    pub turned_away: BTreeMap<String, usize>,
+    /// Connections that came about and ended again without having reached their goal, per host.
+    pub ended: BTreeMap<String, usize>,
     /// When each host had shown enough for any careful gateway to know it, in microseconds.
     pub identified_us: BTreeMap<String, u64>,
     /// Witnesses that contradict each other.
@@ -238,7 +238,7 @@ impl Observations {
 
         let mut joined = Self {
             modes: clients.modes.clone(),
-            turned_away: clients.turned_away.clone(),
+            ended: clients.ended.clone(),
             identified_us: identify(&clients, &outside, &register),
             ..Self::default()
         };

@@ -162,7 +162,7 @@ impl Scenario {
             match actor {
                 Actor::Peers(_) | Actor::WebServer => {}
                 Actor::Client(client) => {
-                    client.add_to(hosts.entry(host_name(client.host)).or_default())
+                    client.add_to(hosts.entry(host_name(client.host)).or_default());
                 }
                 Actor::Browser(browser) => {
                     hosts.entry(host_name(browser.host)).or_default().browses = true;

@@ -102,7 +102,7 @@ fn handshakes_beyond_the_dials_in_flight_are_a_leak() {
 }
 
 #[test]
-fn a_peer_that_turns_the_client_away_makes_room_for_one_more_handshake() {
+fn a_connection_that_ended_makes_room_for_one_more_handshake() {
     let terms = protected_with(HostTerms {
         dials_in_flight: 1,
         ..HostTerms::default()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, SocketAddrV4};
 
-use simulator::report::{AttemptId, AttemptKind, Event, Failure, Line, Mode, Part};
+use simulator::report::{AttemptId, AttemptKind, Event, Line, Mode, Part};
 
 use super::{
     Attempt, Direction, Flow, HostLine, InwardDatagram, Register, Sighting, Site, Transport,
@@ -20,8 +20,8 @@ pub(super) struct ClientAccount {
     datagrams: Vec<InwardDatagram>,
     /// Datagrams that answer nothing: the host, the peer in whose name they came, and the payload.
     pub(super) unsolicited: Vec<(String, SocketAddrV4, Vec<u8>)>,
-    /// Per host, the connections that came about and that the other side ended.
-    pub(super) turned_away: BTreeMap<String, usize>,
+    /// Per host, the connections that came about and ended again.
+    pub(super) ended: BTreeMap<String, usize>,
     connected: BTreeSet<(String, String, AttemptId)>,
     /// When and to whom payload was sent first, per host and flow.
     sent: Vec<Sent>,
@@ -80,7 +80,7 @@ impl ClientAccount {
                 self.called(site, host, line, (*local, *remote), received_level(*part));
             }
             Event::Unsolicited { remote, hex, .. } => self.unsolicited(site, host, *remote, hex),
-            Event::Failed { id, why } => self.note_failed(host, line, *id, *why),
+            Event::Failed { id, .. } => self.note_failed(host, line, *id),
             Event::Ready
             | Event::UnsolicitedAnswered { .. }
             | Event::PeerGotDatagram { .. }
@@ -184,16 +184,12 @@ impl ClientAccount {
         }
     }
 
-    fn note_failed(&mut self, host: &str, line: &Line, id: AttemptId, why: Failure) {
-        let by_the_other_side = match why {
-            Failure::Closed | Failure::Reset => true,
-            Failure::Timeout | Failure::Protocol | Failure::Local => false,
-        };
-        let was_up = self
+    fn note_failed(&mut self, host: &str, line: &Line, id: AttemptId) {
+        if self
             .connected
-            .contains(&(host.to_owned(), line.who.clone(), id));
-        if by_the_other_side && was_up {
-            *self.turned_away.entry(host.to_owned()).or_default() += 1;
+            .contains(&(host.to_owned(), line.who.clone(), id))
+        {
+            *self.ended.entry(host.to_owned()).or_default() += 1;
         }
     }
 
