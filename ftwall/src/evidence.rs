@@ -36,6 +36,8 @@ pub enum Evidence {
     Give,
     /// The beginning of a file request or of `GIVE`, as far as nobody else says it: weak alone.
     TransferBeginning,
+    /// Less than twelve octets, not a line of text: what every opener begins with, and much else.
+    OpenerBeginning,
 }
 
 impl Evidence {
@@ -58,6 +60,14 @@ impl Evidence {
             Self::SpecialPath => "special_path",
             Self::Give => "give",
             Self::TransferBeginning => "transfer_beginning",
+            Self::OpenerBeginning => "opener_beginning",
         }
+    }
+
+    /// Whether this is the beginning of something, which is not worth a word until it leads to a
+    /// decision: ordinary programs begin alike.
+    #[must_use]
+    pub const fn is_beginning(self) -> bool {
+        matches!(self, Self::TransferBeginning | Self::OpenerBeginning)
     }
 }

@@ -221,7 +221,8 @@ impl Engine {
                 .concat();
             return self.convict(key, now, parties, found, &peers);
         }
-        if let Some(weak) = first_copy.filter(|_| first_copy != flow.noted) {
+        let is_worth_noting = |seen: &Evidence| !seen.is_beginning() && flow.noted != Some(*seen);
+        if let Some(weak) = first_copy.filter(is_worth_noting) {
             self.note(key, now, parties, weak);
         }
         self.judge_standing(key, now, parties, standing)

@@ -21,9 +21,10 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// Reads the heads of a conversation.
 pub(super) fn read(conversation: &Conversation<'_>) -> Reading {
     let Some(opener) = opener(&conversation.initiator) else {
+        let beginning = beginning(conversation);
         return Reading {
-            evidence: None,
-            needs: beginning(conversation).map(Needs::Withholding),
+            evidence: beginning.map(|_| Evidence::OpenerBeginning),
+            needs: beginning.map(Needs::Withholding),
         };
     };
     if opener == Evidence::ConstantOpener {
@@ -163,7 +164,7 @@ mod tests {
     fn the_beginning_of_the_constant_opener_is_withheld() {
         for len in 1..CONSTANT_WORD.len() {
             let reading = read(&conversation(&CONSTANT_OPENER[..len], b""));
-            assert_eq!(reading.evidence, None, "{len}");
+            assert_eq!(reading.evidence, Some(Evidence::OpenerBeginning), "{len}");
             let expected = Needs::Withholding(Patience::Limited);
             assert_eq!(reading.needs, Some(expected), "{len}");
         }
@@ -173,7 +174,7 @@ mod tests {
     fn the_beginning_of_any_opener_is_withheld_from_suspects() {
         for len in 1..OPENER_LEN {
             let reading = read(&conversation(&ENCRYPTED[..len], b""));
-            assert_eq!(reading.evidence, None, "{len}");
+            assert_eq!(reading.evidence, Some(Evidence::OpenerBeginning), "{len}");
             let expected = Needs::Withholding(Patience::OfSuspects);
             assert_eq!(reading.needs, Some(expected), "{len}");
         }
