@@ -255,3 +255,70 @@ impl fmt::Display for Totals {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::{Expectation, SLOW_GRACE};
+    use crate::web::Request;
+
+    fn outcome(findings: Vec<Finding>) -> Outcome {
+        let terms = Terms {
+            hosts: BTreeMap::new(),
+            expectation: Expectation::Protected,
+            slow_grace: SLOW_GRACE,
+        };
+        let runs = (&Run::default(), &Run::default());
+        Outcome::played("cold_start", Device::Ftwall, 1, &terms, runs, findings)
+    }
+
+    fn mishap() -> Finding {
+        Finding::Mishap {
+            what: "ftwall ended by itself".to_owned(),
+        }
+    }
+
+    fn failed_request() -> Finding {
+        Finding::WebFailed(Request {
+            host: "client2".to_owned(),
+            kind: "http1".to_owned(),
+            began_us: 0,
+            end: End::Failed(Duration::from_secs(5), "timeout".to_owned()),
+        })
+    }
+
+    #[test]
+    fn the_last_line_counts_scenarios_and_failed_requests() {
+        let skipped = Outcome::skipped("web_real", Device::Ftwall, 1, "no nginx".to_owned());
+        let outcomes = [
+            outcome(Vec::new()),
+            outcome(vec![mishap(), mishap()]),
+            outcome(vec![failed_request(), failed_request()]),
+            skipped,
+        ];
+        let totals = Totals::of(&outcomes);
+        let line = "scenarios=4 void=1 leaked=0 web_failures=2 skipped=1";
+        assert_eq!(totals.to_string(), line);
+        assert!(!totals.all_held());
+    }
+
+    #[test]
+    fn a_skipped_scenario_alone_is_no_failure() {
+        let skipped = Outcome::skipped("web_real", Device::Ftwall, 1, "no nginx".to_owned());
+        assert!(Totals::of(&[skipped]).all_held());
+    }
+
+    #[test]
+    fn void_outweighs_everything_in_the_heading() {
+        assert_eq!(outcome(Vec::new()).word(), "held");
+        assert_eq!(outcome(vec![failed_request()]).word(), "WEB HURT");
+        assert_eq!(outcome(vec![failed_request(), mishap()]).word(), "VOID");
+    }
+
+    #[test]
+    fn an_outcome_survives_the_way_out_of_its_capsule() {
+        let sent = outcome(vec![mishap(), failed_request()]);
+        let text = serde_json::to_string(&sent).unwrap();
+        assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), sent);
+    }
+}

@@ -154,3 +154,91 @@ fn worst(run: &HostRun) -> String {
 fn milliseconds(time: Duration) -> String {
     format!("{} ms", time.as_millis())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::device::Device;
+    use crate::level::Level;
+    use crate::observe::{Direction, Flow, Sighting, Transport, Witness};
+
+    fn outcome(hosts: usize, findings: Vec<Finding>) -> Outcome {
+        let mut outcome = Outcome::skipped("cold_start", Device::Ftwall, 7, String::new());
+        outcome.skipped = None;
+        outcome.findings = findings;
+        outcome.hosts = (1..=hosts)
+            .map(|number| (format!("client{number}"), HostOutcome::default()))
+            .collect::<BTreeMap<_, _>>();
+        outcome
+    }
+
+    fn leak() -> Finding {
+        let flow = Flow {
+            transport: Transport::Tcp,
+            inside: "10.77.1.1:40000".parse().unwrap(),
+            peer: "198.18.0.7:2000".parse().unwrap(),
+        };
+        let sighting = Sighting {
+            at_us: 5,
+            witness: Witness::OutsideWire,
+            direction: Direction::Outward,
+            host: "client1".to_owned(),
+            flow,
+            level: Level::Session,
+        };
+        Finding::Leak {
+            sighting,
+            contacts: 3,
+            allowed: 0,
+        }
+    }
+
+    #[test]
+    fn a_leak_stands_in_the_row_of_its_host_and_below_the_table() {
+        let text = Table(&outcome(2, vec![leak()])).to_string();
+        let row = |name: &str| text.lines().find(|line| line.contains(name)).unwrap();
+        assert!(
+            row("client1").ends_with("session 198.18.0.7:2000 (outside wire)"),
+            "{text}"
+        );
+        assert!(row("client2").ends_with('-'), "{text}");
+        assert!(
+            text.contains("leak: session 3 times by client1 (0 allowed)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn in_a_large_office_the_hosts_that_only_browse_share_a_row() {
+        let mut outcome = outcome(20, Vec::new());
+        let infected = outcome.hosts.get_mut("client3").unwrap();
+        infected.off.attempts = 200;
+        for host in outcome.hosts.values_mut() {
+            host.on.web_requests = 5;
+        }
+        let text = Table(&outcome).to_string();
+        assert!(
+            text.contains("client3 ") && text.contains("19 others"),
+            "{text}"
+        );
+        assert!(text.contains("95/95 ok"), "{text}");
+    }
+
+    #[test]
+    fn findings_without_end_are_cut_short_and_counted() {
+        let text = Table(&outcome(1, vec![leak(); 40])).to_string();
+        assert!(text.ends_with("... and 28 findings more\n"), "{text}");
+    }
+
+    #[test]
+    fn a_skipped_scenario_says_why() {
+        let why = "nginx: not installed".to_owned();
+        let text = Table(&Outcome::skipped("web_real", Device::Ftwall, 1, why)).to_string();
+        assert!(
+            text.contains("web_real: skipped") && text.contains("not installed"),
+            "{text}"
+        );
+    }
+}

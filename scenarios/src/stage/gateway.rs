@@ -158,3 +158,40 @@ fn load(gateway: &Node, program: &str, options: &[&str], rules: &str) -> anyhow:
 fn private_file(name: &str) -> PathBuf {
     lab::capsule::private_dir().join(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn residue(after: &str, log: &str) -> Residue {
+        Residue {
+            rules_before: "table inet admin".to_owned(),
+            rules_after: after.to_owned(),
+            log: log.to_owned(),
+            ..Residue::default()
+        }
+    }
+
+    #[test]
+    fn a_device_that_ends_well_and_leaves_nothing_is_no_mishap() {
+        let clean = residue("table inet admin", "INFO ended");
+        assert_eq!(complaints(&clean, true, false, Some(0)), [""; 0]);
+    }
+
+    #[test]
+    fn a_rule_left_behind_is_named() {
+        let left = residue("table inet admin\ntable inet ftwall", "");
+        let said = complaints(&left, true, false, Some(0));
+        assert_eq!(said, ["ftwall left rules behind: table inet ftwall"]);
+    }
+
+    #[test]
+    fn a_device_that_died_was_killed_or_logged_an_error_is_a_mishap() {
+        let clean = residue("table inet admin", "");
+        assert_eq!(complaints(&clean, false, false, Some(0)).len(), 1);
+        assert_eq!(complaints(&clean, true, true, None).len(), 1);
+        assert_eq!(complaints(&clean, true, false, Some(1)).len(), 1);
+        let complaining = residue("table inet admin", "ERROR the queue is gone");
+        assert_eq!(complaints(&complaining, true, false, Some(0)).len(), 1);
+    }
+}

@@ -309,3 +309,47 @@ fn read_full(from: &mut impl Read, into: &mut [u8]) -> anyhow::Result<usize> {
     }
     Ok(filled)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of this test process alone, removed at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, octets: u64, seed: u64) -> Self {
+            let name = format!("scenarios-{}-{name}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            write_file(&path, octets, seed).expect("the temporary directory takes files");
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            drop(fs::remove_file(&self.0));
+        }
+    }
+
+    #[test]
+    fn files_of_the_same_seed_are_equal_to_the_last_octet() {
+        let (one, other) = (
+            Scratch::new("one", 100_000, 5),
+            Scratch::new("other", 100_000, 5),
+        );
+        assert_eq!(same_octets(&one.0, &other.0).unwrap(), 100_000);
+    }
+
+    #[test]
+    fn a_changed_octet_and_a_missing_end_are_noticed() {
+        let site = Scratch::new("site", 100_000, 5);
+        let changed = Scratch::new("changed", 100_000, 5);
+        let mut content = fs::read(&changed.0).unwrap();
+        content[70_000] ^= 1;
+        fs::write(&changed.0, &content).unwrap();
+        assert!(same_octets(&site.0, &changed.0).is_err());
+        let short = Scratch::new("short", 99_999, 5);
+        assert!(same_octets(&site.0, &short.0).is_err());
+    }
+}
