@@ -422,6 +422,13 @@ fn bytes_on_the_outside_wire_that_a_listening_peer_missed_are_void_until_the_run
 }
 
 #[test]
+fn a_recording_with_gaps_contradicts_nobody() {
+    let mut story = Story::default().peer_received(10, Part::Session);
+    story.0.lost_frames = 1;
+    assert_eq!(story.run().ledger.disagreements, []);
+}
+
+#[test]
 fn witnesses_that_agree_are_left_alone() {
     let story = Story::default()
         .attempt(1, AttemptKind::Ping)

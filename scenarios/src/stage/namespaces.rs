@@ -111,7 +111,8 @@ impl Stage<'_> {
         let lab = self.build()?;
         let wires = Wires::record(&lab, self.has_downloads())?;
         let mut remains = self.act(&lab)?;
-        let (inside, outside) = wires.stop(&mut remains.mishaps)?;
+        let (inside, outside) = wires.stop()?;
+        remains.evidence.lost_frames = inside.lost.saturating_add(outside.lost);
         if let Some(directory) = &self.keep {
             keep(directory, &remains, &inside, &outside)
                 .with_context(|| format!("keeping records in {}", directory.display()))?;
@@ -120,11 +121,20 @@ impl Stage<'_> {
         remains.evidence.outside = frames(outside);
         let observations = Observations::join(&self.site()?, &remains.evidence);
         remains.mishaps.append(&mut remains.residue.mishaps);
+        remains.mishaps.extend(self.blindness(&remains.evidence));
         Ok(Run {
             ledger: Ledger::new(&observations),
             web: WebAccount::read(&remains.evidence.clients),
             mishaps: remains.mishaps,
         })
+    }
+
+    /// A wire that says "nothing passed" must have seen everything. Without a device it is enough
+    /// that it saw contact being made.
+    fn blindness(&self, evidence: &Evidence) -> Option<String> {
+        let lost = evidence.lost_frames;
+        (self.device != Device::None && lost > 0)
+            .then(|| format!("the recordings of the wires lost {lost} frames"))
     }
 
     fn build(&self) -> anyhow::Result<Lab> {
@@ -229,17 +239,8 @@ impl Wires {
         })
     }
 
-    fn stop(self, mishaps: &mut Vec<String>) -> anyhow::Result<(Frames, Frames)> {
-        let (inside, outside) = (self.inside.stop()?, self.outside.stop()?);
-        for (name, frames) in [("inside", &inside), ("outside", &outside)] {
-            if frames.lost > 0 {
-                mishaps.push(format!(
-                    "the {name} wire's recording lost {} frames",
-                    frames.lost
-                ));
-            }
-        }
-        Ok((inside, outside))
+    fn stop(self) -> anyhow::Result<(Frames, Frames)> {
+        Ok((self.inside.stop()?, self.outside.stop()?))
     }
 }
 
