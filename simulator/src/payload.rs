@@ -9,8 +9,9 @@ use rand::rngs::ChaCha8Rng;
 use crate::seed::Seed;
 use crate::wire::hex;
 
-/// Size of the file that peers share, in octets.
-pub const FILE_BYTES: u64 = 65_536;
+/// Size of the file that peers share, in octets: large enough for many segments, small enough that a
+/// transfer in one-octet segments can be recorded whole.
+pub const FILE_BYTES: u64 = 16_384;
 
 /// One direction's keystream. Applying it twice from the same start gives the bytes back.
 #[derive(Debug)]

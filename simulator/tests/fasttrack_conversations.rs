@@ -309,7 +309,7 @@ fn a_download_from_known_sources_begins_with_an_odd_question_and_ends_with_the_f
         world
             .events
             .iter()
-            .any(|(_, event)| matches!(event, Event::TransferDone { bytes: 65_536, .. }))
+            .any(|(_, event)| matches!(event, Event::TransferDone { bytes: 16_384, .. }))
     );
 }
 

@@ -293,7 +293,7 @@ fn session_up(lines: &[Line]) -> bool {
 fn transfer_done(lines: &[Line]) -> bool {
     lines
         .iter()
-        .any(|line| matches!(line.event, Event::TransferDone { bytes: 65_536, .. }))
+        .any(|line| matches!(line.event, Event::TransferDone { bytes: 16_384, .. }))
 }
 
 fn received_by_peers(line: &Line, wanted: Part) -> u64 {
