@@ -65,8 +65,8 @@ fn beginning(conversation: &Conversation<'_>) -> Option<Patience> {
         _ if CONSTANT_WORD.starts_with(octets) => Some(Patience::Limited),
         [TLS_HANDSHAKE, 3, ..] => None,
         // Some network cards let the padding of an empty segment pass for payload.
-        _ if octets.iter().all(|octet| *octet == 0) => None,
-        [.., b'\n'] if is_text(octets) => None,
+        [0, 0, rest @ ..] if rest.iter().all(|octet| *octet == 0) => None,
+        [_, _, .., b'\n'] if is_text(octets) => None,
         _ => Some(Patience::OfSuspects),
     }
 }
@@ -172,8 +172,11 @@ mod tests {
 
     #[test]
     fn the_beginning_of_any_opener_is_withheld_from_suspects() {
-        for len in 1..OPENER_LEN {
-            let reading = read(&conversation(&ENCRYPTED[..len], b""));
+        let one_octet = [&b"\n"[..], b"\0", b"a", b"\x16"];
+        let beginnings = (1..OPENER_LEN).map(|len| &ENCRYPTED[..len]);
+        for octets in beginnings.chain(one_octet) {
+            let len = octets.len();
+            let reading = read(&conversation(octets, b""));
             assert_eq!(reading.evidence, Some(Evidence::OpenerBeginning), "{len}");
             let expected = Needs::Withholding(Patience::OfSuspects);
             assert_eq!(reading.needs, Some(expected), "{len}");
