@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::time::Duration;
 
 use crate::judge::Finding;
+use crate::level::Level;
 use crate::outcome::{HostOutcome, HostRun, Outcome};
 
 /// One scenario's outcome as a heading, a row per host, and the findings below.
@@ -35,6 +36,7 @@ impl Display for Table<'_> {
             return writeln!(f, "  skipped: {why}");
         }
         self.write_hosts(f)?;
+        self.write_ledgers(f)?;
         for finding in self.0.findings.iter().take(MOST_FINDINGS) {
             writeln!(f, "  {finding}")?;
         }
@@ -68,6 +70,27 @@ impl Table<'_> {
                 worst(&host.off),
                 worst(&host.on),
                 self.first_leak(&name),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What the numbers of each infected host say, in plain words, run beside run.
+    fn write_ledgers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let infected = self
+            .0
+            .hosts
+            .iter()
+            .filter(|(_, host)| host.off.attempts > 0);
+        for (name, host) in infected {
+            writeln!(f, "  {name}, no device: {}", in_words(&host.off))?;
+            let device = format!("{}:", self.0.device);
+            writeln!(
+                f,
+                "  {:indent$}  {device:<10} {}",
+                "",
+                in_words(&host.on),
+                indent = name.len()
             )?;
         }
         Ok(())
@@ -117,6 +140,36 @@ impl Table<'_> {
     }
 }
 
+/// What a host's contacts amount to.
+fn in_words(run: &HostRun) -> String {
+    let said: Vec<_> = run
+        .contacts
+        .iter()
+        .map(|(level, count)| format!("{count} {}", noun(*level)))
+        .collect();
+    let forged = match run.forged {
+        0 => String::new(),
+        forged => format!("; {forged} replies were the device's own"),
+    };
+    let reached = match run.level {
+        None => "nothing got through".to_owned(),
+        Some(Level::Touched) => format!("{}, and not a byte over them", said.join(", ")),
+        Some(_) => said.join(", "),
+    };
+    format!("{} attempts: {reached}{forged}", run.attempts)
+}
+
+fn noun(level: Level) -> &'static str {
+    match level {
+        Level::ProbeOut => "pings reached a peer",
+        Level::ProbeAnswered => "answered",
+        Level::Touched => "TCP handshakes",
+        Level::Opened => "openers arrived",
+        Level::Session => "sessions",
+        Level::Transfer => "file transfers",
+    }
+}
+
 fn add(sum: HostRun, host: &HostRun) -> HostRun {
     HostRun {
         level: sum.level.max(host.level),
@@ -161,7 +214,6 @@ mod tests {
 
     use super::*;
     use crate::device::Device;
-    use crate::level::Level;
     use crate::observe::{Direction, Flow, Sighting, Transport, Witness};
 
     fn outcome(hosts: usize, findings: Vec<Finding>) -> Outcome {
@@ -224,6 +276,22 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("95/95 ok"), "{text}");
+    }
+
+    #[test]
+    fn both_ledgers_of_an_infected_host_stand_below_each_other_in_words() {
+        let mut outcome = outcome(1, Vec::new());
+        let host = outcome.hosts.get_mut("client1").unwrap();
+        host.off.attempts = 201;
+        host.off.level = Some(Level::Session);
+        host.off.contacts = BTreeMap::from([(Level::ProbeOut, 200), (Level::Session, 1)]);
+        host.on.attempts = 203;
+        host.on.forged = 200;
+        let text = Table(&outcome).to_string();
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        let off = "client1, no device: 201 attempts: 200 pings reached a peer, 1 sessions";
+        let on = "ftwall:    203 attempts: nothing got through; 200 replies were the device's own";
+        assert!(lines.windows(2).any(|pair| pair == [off, on]), "{text}");
     }
 
     #[test]
