@@ -160,7 +160,7 @@ fn a_recording_for_a_network_holds_what_goes_there_and_comes_from_there_only() {
             let ends: Vec<_> = recorded
                 .frames
                 .iter()
-                .map(|frame| (&frame.bytes[26..30] == peer, &frame.bytes[30..34] == peer))
+                .map(|frame| (frame.bytes[26..30] == peer, frame.bytes[30..34] == peer))
                 .collect();
             assert_eq!(ends, [(false, true), (true, false)], "a SYN and a reset");
         },

@@ -288,36 +288,36 @@ fn positive_control(terms: &Terms, off: &Run) -> Vec<Finding> {
     findings
 }
 
-/// What the hosts must have tried with the device on.
+/// What the hosts must have tried with the device on: silence is not protection.
 fn effort(terms: &Terms, on: &Run) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (host, expected) in &terms.hosts {
-        let row = on.ledger.rows.get(host);
-        let tried = |kind: &AttemptKind| row.is_some_and(|row| row.attempts.contains_key(kind));
-        let entered = |mode: &Mode| row.is_some_and(|row| row.modes.contains(mode));
-        let missing_kinds = expected
-            .must_try
-            .iter()
-            .filter(|kind| !tried(kind))
-            .map(|kind| format!("{kind:?}"));
-        let missing_modes = expected
-            .must_enter
-            .iter()
-            .filter(|mode| !entered(mode))
-            .map(|mode| format!("{mode:?}"));
-        findings.extend(
-            missing_kinds
-                .chain(missing_modes)
-                .map(|what| Finding::NotTried {
-                    host: host.clone(),
-                    what,
-                }),
-        );
+        let untried = untried(expected, on.ledger.rows.get(host));
+        findings.extend(untried.into_iter().map(|what| Finding::NotTried {
+            host: host.clone(),
+            what,
+        }));
         if expected.browses && on.web.of(host).next().is_none() {
             findings.push(web_control(host, "no request with the device on"));
         }
     }
     findings
+}
+
+/// What a host has left out; a host that got through had no reason to try anything else.
+fn untried(expected: &HostTerms, row: Option<&Row>) -> Vec<String> {
+    let got_through = row.and_then(Row::highest) >= Some(Level::Session);
+    if got_through {
+        return Vec::new();
+    }
+    let tried = |kind: &&AttemptKind| row.is_some_and(|row| row.attempts.contains_key(kind));
+    let entered = |mode: &&Mode| row.is_some_and(|row| row.modes.contains(mode));
+    let kinds = expected.must_try.iter().filter(|kind| !tried(kind));
+    let modes = expected.must_enter.iter().filter(|mode| !entered(mode));
+    kinds
+        .map(|kind| format!("{kind:?}"))
+        .chain(modes.map(|mode| format!("{mode:?}")))
+        .collect()
 }
 
 fn web_control(host: &str, why: &str) -> Finding {

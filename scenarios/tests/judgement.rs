@@ -397,6 +397,20 @@ fn a_client_that_does_not_even_try_is_void() {
 }
 
 #[test]
+fn a_client_that_got_through_need_not_have_tried_anything_else() {
+    let terms = protected_with(HostTerms {
+        must_enter: BTreeSet::from([Mode::Port80]),
+        ..HostTerms::default()
+    });
+    let story = Story::default()
+        .attempt(1, AttemptKind::Dial)
+        .received(12, 1, Part::Answer);
+    let findings = judge(&terms, &Run::default(), &story.run());
+    let untried = |finding: &Finding| matches!(finding, Finding::NotTried { .. });
+    assert!(!findings.iter().any(untried), "{findings:?}");
+}
+
+#[test]
 fn a_datagram_that_only_the_client_saw_is_void() {
     let story = Story::default()
         .attempt(1, AttemptKind::Ping)
