@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ use super::inject::Injector;
 use super::kernel_sets::{Change, Element, KernelSets};
 use super::marks::{MarkBit, MarkField};
 use super::nfqueue::{self, Answer, Packet, Queue};
-use super::rules::RuleSettings;
+use super::rules::{RuleSettings, Transport};
 use super::signals::EndRequests;
 use super::{nft, surroundings};
 use crate::config::{NeverBlock, Reply};
@@ -66,6 +66,7 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
     let (queue, leftovers) = open_queue(rule_settings.queue)?;
     let mut daemon = Daemon {
         clock: Clock::start(),
+        blocked: blocked(&settings.engine),
         engine: Engine::new(guarded(settings.engine), settings.seed),
         marks: rule_settings.marks,
         queue,
@@ -116,6 +117,14 @@ fn open_queue(number: u16) -> anyhow::Result<(Queue, Option<Installed>)> {
     Ok((Queue::open(number)?, leftovers))
 }
 
+const fn blocked(engine: &EngineConfig) -> &'static [Transport] {
+    if engine.block_udp {
+        &[Transport::Udp, Transport::Tcp]
+    } else {
+        &[Transport::Tcp]
+    }
+}
+
 /// The engine's configuration with the machine's own surroundings never blocked.
 fn guarded(mut engine: EngineConfig) -> EngineConfig {
     engine
@@ -141,6 +150,8 @@ struct Daemon {
     clock: Clock,
     engine: Engine,
     marks: MarkField,
+    /// What is dropped between a client and a peer it is known to use.
+    blocked: &'static [Transport],
     queue: Queue,
     sets: KernelSets,
     injector: Option<Injector>,
@@ -282,20 +293,22 @@ impl Daemon {
                     peer,
                     for_,
                     kernel_drop: true,
-                } => {
-                    self.change_set((Element::Peer(client, peer), Some(for_)));
-                }
+                } => self.change_peer(client, peer, Some(for_)),
                 // Ports of the web are decided by payload; the engine alone knows this peer.
                 Action::LearnPeer {
                     kernel_drop: false, ..
                 } => {}
-                Action::ForgetPeer { client, peer } => {
-                    self.change_set((Element::Peer(client, peer), None));
-                }
+                Action::ForgetPeer { client, peer } => self.change_peer(client, peer, None),
                 Action::Answer { from, to, payload } | Action::Probe { from, to, payload } => {
                     self.inject(from, to, &payload);
                 }
             }
+        }
+    }
+
+    fn change_peer(&mut self, client: Ipv4Addr, peer: SocketAddrV4, stays: Option<Duration>) {
+        for transport in self.blocked {
+            self.change_set((Element::Peer(client, peer, *transport), stays));
         }
     }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::nft;
 use super::nft_json::{add_elements, address, concat, delete_elements, expiring};
 use super::program::ProgramError;
-use super::rules::{LOCKED, PEERS};
+use super::rules::{LOCKED, PEERS, Transport};
 
 /// Changes that may wait to be written.
 const BACKLOG: usize = 4096;
@@ -28,8 +28,8 @@ const BATCH: usize = 1024;
 pub enum Element {
     /// This host is locked.
     Locked(Ipv4Addr),
-    /// This client knows this peer, over UDP and TCP.
-    Peer(Ipv4Addr, SocketAddrV4),
+    /// This client knows this peer, over this protocol.
+    Peer(Ipv4Addr, SocketAddrV4, Transport),
 }
 
 /// One change: for how long the element stays from now on, or that it goes.
@@ -129,13 +129,12 @@ fn commands(batch: &Batch) -> Vec<Value> {
 
 fn set_commands(set: &str, batch: &Batch) -> Vec<Value> {
     let of_set = || batch.iter().filter(|(element, _)| set_of(element) == set);
-    let touched: Vec<Value> = of_set().flat_map(|(element, _)| keys(element)).collect();
+    let touched: Vec<Value> = of_set().map(|(element, _)| key(element)).collect();
     if touched.is_empty() {
         return Vec::new();
     }
     let staying: Vec<Value> = of_set()
-        .filter_map(|(element, stays)| Some((keys(element), (*stays)?)))
-        .flat_map(|(keys, stays)| keys.into_iter().map(move |key| expiring(&key, stays)))
+        .filter_map(|(element, stays)| Some(expiring(&key(element), (*stays)?)))
         .collect();
     let mut commands = vec![add_elements(set, &touched), delete_elements(set, &touched)];
     if !staying.is_empty() {
@@ -151,19 +150,15 @@ fn set_of(element: &Element) -> &'static str {
     }
 }
 
-fn keys(element: &Element) -> Vec<Value> {
+fn key(element: &Element) -> Value {
     match *element {
-        Element::Locked(host) => vec![address(host)],
-        Element::Peer(client, peer) => ["udp", "tcp"]
-            .map(|protocol| {
-                concat(&[
-                    address(client),
-                    address(*peer.ip()),
-                    json!(protocol),
-                    json!(peer.port()),
-                ])
-            })
-            .to_vec(),
+        Element::Locked(host) => address(host),
+        Element::Peer(client, peer, transport) => concat(&[
+            address(client),
+            address(*peer.ip()),
+            json!(transport.name()),
+            json!(peer.port()),
+        ]),
     }
 }
 
@@ -191,8 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_known_over_udp_and_tcp() {
-        let learned = (Element::Peer(HOST, PEER), Some(Duration::from_millis(1500)));
+    fn a_peer_is_known_for_each_protocol() {
+        let learned = (
+            Element::Peer(HOST, PEER, Transport::Tcp),
+            Some(Duration::from_millis(1500)),
+        );
         insta::assert_snapshot!(lines(&[learned]));
     }
 
