@@ -1,7 +1,7 @@
 //! A link emulator in user space: delay, loss, duplication, reordering and rate on any kernel.
 //!
 //! Two packet sockets in a namespace between two others, and one thread. What happens to a frame is
-//! decided by the pure [`emulator`]; this file gives it frames and the time. The kernel's netem would be
+//! decided by the pure `emulator`; this file gives it frames and the time. The kernel's netem would be
 //! faster, is missing on some kernels, and mixes all flows into one stream of draws, so that a single
 //! stray frame changes everybody's fate.
 
