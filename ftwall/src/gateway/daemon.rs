@@ -446,4 +446,17 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn where_udp_is_not_blocked_a_known_peer_is_cut_off_over_tcp_alone() {
+        let lenient = EngineConfig {
+            block_udp: false,
+            ..EngineConfig::default()
+        };
+        assert_eq!(blocked(&lenient), [Transport::Tcp]);
+        assert_eq!(
+            blocked(&EngineConfig::default()),
+            [Transport::Udp, Transport::Tcp]
+        );
+    }
 }

@@ -187,11 +187,11 @@ mod tests {
 
     #[test]
     fn a_peer_is_known_for_each_protocol() {
-        let learned = (
-            Element::Peer(HOST, PEER, Transport::Tcp),
-            Some(Duration::from_millis(1500)),
-        );
-        insta::assert_snapshot!(lines(&[learned]));
+        let learned = [Transport::Udp, Transport::Tcp].map(|transport| {
+            let peer = Element::Peer(HOST, PEER, transport);
+            (peer, Some(Duration::from_millis(1500)))
+        });
+        insta::assert_snapshot!(lines(&learned));
     }
 
     #[test]
