@@ -304,10 +304,10 @@ fn effort(terms: &Terms, on: &Run) -> Vec<Finding> {
     findings
 }
 
-/// What a host has left out; a host that got through had no reason to try anything else.
+/// What a host has left out; a host that was answered had no reason to try anything else.
 fn untried(expected: &HostTerms, row: Option<&Row>) -> Vec<String> {
-    let got_through = row.and_then(Row::highest) >= Some(Level::Session);
-    if got_through {
+    let answers = [Level::ProbeAnswered, Level::Session, Level::Transfer];
+    if row.is_some_and(|row| answers.iter().any(|level| row.count(*level) > 0)) {
         return Vec::new();
     }
     let tried = |kind: &&AttemptKind| row.is_some_and(|row| row.attempts.contains_key(kind));

@@ -397,7 +397,7 @@ fn a_client_that_does_not_even_try_is_void() {
 }
 
 #[test]
-fn a_client_that_got_through_need_not_have_tried_anything_else() {
+fn a_client_that_was_answered_need_not_have_tried_anything_else() {
     let terms = protected_with(HostTerms {
         must_enter: BTreeSet::from([Mode::Port80]),
         ..HostTerms::default()
