@@ -67,7 +67,10 @@ impl House {
     pub fn obstacle(&self, scenario: &Scenario, device: Device) -> Option<String> {
         let needs = [BASICS, scenario.needs].concat();
         if let Err(missing) = self.requirements.check(&needs) {
-            return Some(missing.to_string());
+            // Written for a list with columns; here it stands in a sentence.
+            let words: Vec<_> = missing.0.iter().map(ToString::to_string).collect();
+            let words = words.join("; ");
+            return Some(words.split_whitespace().collect::<Vec<_>>().join(" "));
         }
         let queueless = device == Device::Ftwall && !self.requirements.has_queue();
         queueless.then(|| "no way to queue packets to user space".to_owned())
