@@ -15,6 +15,7 @@ pub enum Device {
     None,
     /// The advice of 2003: drop port 1214. Some 96 % of the peers listen elsewhere.
     #[value(name = "block-1214")]
+    #[serde(rename = "block-1214")]
     Block1214,
     /// Strings of the kind that ipp2p matched: transfers and pongs, but no handshake.
     StringMatch,
@@ -64,3 +65,17 @@ pub(crate) const STRING_MATCH: &str = "\
 -A FORWARD -p tcp -m string --algo bm --string \"GIVE \" -j DROP
 COMMIT
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_has_one_name_on_the_command_line_in_tables_and_in_json() {
+        for device in Device::value_variants() {
+            let typed = device.to_possible_value().expect("none is hidden");
+            assert_eq!(typed.get_name(), device.name());
+            assert_eq!(serde_json::to_value(device).unwrap(), device.name());
+        }
+    }
+}
