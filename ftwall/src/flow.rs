@@ -122,6 +122,16 @@ impl Flow {
         }
     }
 
+    /// Whether a segment can be one of this flow's that was still on its way when it was decided.
+    /// Another connection between the same ends has sequence numbers of its own (RFC 6528).
+    pub(crate) fn fits(&self, role: Role, segment: &Segment<'_>) -> bool {
+        let acknowledged = self.stream(role.other());
+        self.stream(role).is_near(first_sequence(segment))
+            && segment
+                .acknowledgement
+                .is_none_or(|acknowledgement| acknowledged.is_near(acknowledgement))
+    }
+
     /// Takes in one segment; `room` is how many octets may still be held.
     fn record(&mut self, role: Role, segment: &Segment<'_>, room: usize) -> Growth {
         let (own, other) = match role {
@@ -197,6 +207,13 @@ impl Stream {
         self.base
             .filter(|base| base.is_certain)
             .map(|base| base.sequence)
+    }
+
+    /// Whether a sequence number lies as close to the first octet as octets in flight can.
+    fn is_near(&self, sequence: u32) -> bool {
+        let distance = |base: Base| sequence.wrapping_sub(base.sequence).cast_signed();
+        self.base
+            .is_none_or(|base| distance(base).unsigned_abs() <= MAX_IN_FLIGHT)
     }
 
     /// The head as it would be if this segment's copy counted where both copies exist.
@@ -346,6 +363,9 @@ fn after(octets: &[u8], count: usize) -> &[u8] {
 
 /// How far before the first segment seen the first one sent may lie, in octets.
 const MAX_REORDERING: i32 = 1 << 16;
+/// How far from its beginning a flow's octets may be while they still wait for a decision: more
+/// than the largest window systems offer unasked.
+const MAX_IN_FLIGHT: u32 = 1 << 24;
 /// Pieces behind a gap that are kept per direction.
 const MAX_WAITING: usize = 16;
 

@@ -363,6 +363,19 @@ fn the_web_is_cleared_once_both_heads_are_seen() {
 }
 
 #[test]
+fn a_new_connection_between_the_ends_of_a_cleared_one_is_judged_anew() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut web = Connection::established("10.77.1.2:3000", WEB, Some(true));
+    web.client_says(&mut gateway, WEB_REQUEST);
+    web.server_says(&mut gateway, WEB_ANSWER);
+    let in_flight = web.client_repeats(&mut gateway, 0, b"still of the first");
+    assert_eq!(in_flight, Verdict::Clear(ClearReason::Http));
+    let elsewhere = 1 << 30;
+    let successor = web.client_repeats(&mut gateway, elsewhere, HASH_REQUEST);
+    assert_eq!(successor, Verdict::Drop(DropReason::TransferRequest));
+}
+
+#[test]
 fn a_kernel_that_asks_again_about_a_cleared_flow_is_told_again() {
     let mut gateway = Gateway::new(EngineConfig::default());
     let mut flow = Connection::established("10.77.1.2:3000", WEB, Some(true));

@@ -102,6 +102,7 @@ impl Engine {
             let repeats = flow.stream(Role::Initiator).certain_base()
                 == Some(segment.sequence.wrapping_add(1));
             arrival.is_dial() && !(flow.initiator == source && repeats)
+                || is_successor(flow, arrival)
         });
         let says_something = segment.syn || segment.payload_len > 0;
         if !begins_anew || !says_something {
@@ -404,6 +405,16 @@ fn guessed_ends(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, Soc
     } else {
         (source, destination, Start::Midstream)
     }
+}
+
+/// Whether a segment belongs to a later connection between the ends of a cleared flow. The kernel
+/// queues no SYN that would say so, but it does not know the connection as cleared, and the
+/// sequence numbers are others.
+fn is_successor(flow: &Flow, arrival: &Arrival<'_>) -> bool {
+    let is_cleared = matches!(flow.state, State::Cleared(_));
+    let was_tracked = arrival.tracked.is_some_and(|tracked| tracked.from_start);
+    let role = flow.role_of(arrival.source.into());
+    is_cleared && was_tracked && !flow.fits(role, arrival.segment)
 }
 
 /// Whether the beginning of a flow was missed: it says so, or the responder acknowledges octets of
