@@ -552,6 +552,8 @@ fn inbound_rules(settings: &RuleSettings) -> Vec<Value> {
 fn enqueue_rules(marks: MarkField) -> Vec<Value> {
     let mark = meta("mark");
     let ask = |bit| set_bits(&mark, marks.bit(bit));
+    // A tolerated connection passed unseen: what comes now is not its beginning any more.
+    let (from_start, tolerated) = (marks.bit(MarkBit::FromStart), marks.bit(MarkBit::Tolerated));
     vec![
         add_rule(
             SUSPECT,
@@ -585,7 +587,7 @@ fn enqueue_rules(marks: MarkField) -> Vec<Value> {
             ENQUEUE,
             "seen from its first SYN",
             &[
-                has_bits(&ct("mark"), marks.bit(MarkBit::FromStart)),
+                equals(&masked(&ct("mark"), from_start | tolerated), from_start),
                 ask(MarkBit::FromStart),
             ],
         ),
@@ -694,6 +696,22 @@ mod tests {
         rules
             .map(|rule| format!("{}\n", rule["add"]["rule"]["comment"]))
             .collect()
+    }
+
+    #[test]
+    fn a_connection_that_passed_unseen_is_not_called_seen_from_its_start() {
+        let marks = MarkField::DEFAULT;
+        let rules = enqueue_rules(marks);
+        let start = rules.iter().map(|rule| &rule["add"]["rule"]);
+        let start = start
+            .filter(|rule| rule["comment"] == "seen from its first SYN")
+            .map(|rule| &rule["expr"][0]["match"]);
+        let [test] = start.collect::<Vec<_>>()[..] else {
+            panic!("one rule says so");
+        };
+        let (seen, tolerated) = (marks.bit(MarkBit::FromStart), marks.bit(MarkBit::Tolerated));
+        assert_eq!(test["left"]["&"][1], seen | tolerated);
+        assert_eq!(test["right"], seen);
     }
 
     #[test]
