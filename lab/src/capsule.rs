@@ -303,7 +303,6 @@ pub fn in_capsule(name: &str, body: impl FnOnce()) {
 
 /// Variables handed over where the caller has them.
 pub const PASSED_ON: &[&str] = &[
-    "PATH",
     "HOME",
     "TERM",
     "COLUMNS",
@@ -348,6 +347,32 @@ fn environment() -> impl Iterator<Item = (OsString, OsString)> {
     env::vars_os()
         .filter(move |(name, _)| passes(name))
         .chain(fixed.map(|(name, value)| (name.into(), value.into())))
+        .chain([("PATH".into(), with_system_programs(env::var_os("PATH")))])
+}
+
+/// An ordinary user's search path leaves out where distributions put nft and iptables; inside a
+/// capsule that user is root.
+fn with_system_programs(path: Option<OsString>) -> OsString {
+    let mut path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
 }
 
 const TMPDIR_INSIDE: &str = "/run/lab/tmp";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn system_programs_are_found_behind_the_callers_own() {
+        let found = with_system_programs(Some("/home/me/bin:/usr/bin".into()));
+        assert_eq!(
+            found,
+            "/home/me/bin:/usr/bin:/usr/local/sbin:/usr/sbin:/sbin"
+        );
+        let without = with_system_programs(None);
+        let without = without.to_string_lossy();
+        assert!(without.contains(":/bin:") && without.ends_with(":/usr/sbin:/sbin"));
+    }
+}
