@@ -12,7 +12,7 @@ use rtnetlink::{
     Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
         link::{InfoData, InfoVeth},
-        route::{RouteScope, RouteType},
+        route::{RouteMessage, RouteScope, RouteType},
     },
 };
 use tokio::task::JoinHandle;
@@ -115,6 +115,10 @@ impl Netlink {
             .destination_prefix(to.network(), to.prefix_len())
             .gateway(via)
             .build();
+        self.send_route(route).await
+    }
+
+    async fn send_route(&self, route: RouteMessage) -> io::Result<()> {
         self.handle
             .route()
             .add(route)
@@ -132,12 +136,7 @@ impl Netlink {
             .scope(RouteScope::Host)
             .kind(RouteType::Local)
             .build();
-        self.handle
-            .route()
-            .add(route)
-            .execute()
-            .await
-            .map_err(into_io)
+        self.send_route(route).await
     }
 
     /// Adds a neighbour entry that never expires.
