@@ -52,3 +52,12 @@ pub(crate) fn received(part: Part, len: usize) -> Step {
         bytes: len as u64,
     }
 }
+
+/// What is due at `now` for a conversation that may say nothing until `deadline`.
+pub(crate) fn time_out(deadline: Duration, now: Duration) -> Vec<Step> {
+    if now < deadline {
+        Vec::new()
+    } else {
+        vec![Step::Fail(Failure::Timeout)]
+    }
+}

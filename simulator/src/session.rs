@@ -16,7 +16,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use crate::conversation::{Step, received};
+use crate::conversation::{Step, received, time_out};
 use crate::payload::{Direction, Keystream};
 use crate::profile::Patience;
 use crate::report::{Failure, Part};
@@ -293,11 +293,7 @@ impl Responder {
 
     /// Does what is due: a child that says nothing for two keep-alive periods is gone.
     pub fn handle_timeout(&mut self, now: Duration) -> Vec<Step> {
-        if now < self.deadline {
-            Vec::new()
-        } else {
-            vec![Step::Fail(Failure::Timeout)]
-        }
+        time_out(self.deadline, now)
     }
 
     /// Returns what lies behind the opener.

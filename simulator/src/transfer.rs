@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::conversation::{Step, received};
+use crate::conversation::{Step, received, time_out};
 use crate::payload::SharedFile;
 use crate::profile::Patience;
 use crate::report::{Failure, Part};
@@ -60,11 +60,7 @@ impl Downloader {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Duration) -> Vec<Step> {
-        if now < self.deadline {
-            Vec::new()
-        } else {
-            vec![Step::Fail(Failure::Timeout)]
-        }
+        time_out(self.deadline, now)
     }
 
     fn handle_head(&mut self, bytes: &[u8]) -> Vec<Step> {
@@ -200,11 +196,7 @@ impl Uploader {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Duration) -> Vec<Step> {
-        if now < self.deadline {
-            Vec::new()
-        } else {
-            vec![Step::Fail(Failure::Timeout)]
-        }
+        time_out(self.deadline, now)
     }
 
     fn answer(&mut self, head: &[u8], steps: &mut Vec<Step>) {
