@@ -267,6 +267,23 @@ mod tests {
     }
 
     #[test]
+    fn an_opener_from_outside_to_a_known_peers_client_is_dropped_and_locks_nobody() {
+        let known = Situation {
+            peer_is_known: true,
+            ..INBOUND
+        };
+        for evidence in [Evidence::EncryptedOpener, Evidence::OpenerShape] {
+            let ruling = rule(evidence, &known).unwrap();
+            assert!(!ruling.locks && !ruling.teaches, "{evidence:?}");
+            let from_inside = Situation {
+                host_initiated: true,
+                ..known
+            };
+            assert!(rule(evidence, &from_inside).unwrap().locks, "{evidence:?}");
+        }
+    }
+
+    #[test]
     fn the_shape_of_an_opener_needs_confirmation() {
         assert_eq!(rule(Evidence::OpenerShape, &OUTBOUND), None);
         for confirmed in [
@@ -415,6 +432,93 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_sends_a_pong_or_gets_one_from_a_known_peer_runs_a_client() {
+        let answers_a_probe = Situation {
+            host_is_locked: true,
+            ..OUTBOUND
+        };
+        let is_answered = Situation {
+            peer_is_known: true,
+            ..INBOUND
+        };
+        for situation in [answers_a_probe, is_answered] {
+            for evidence in [Evidence::UdpPong, Evidence::UdpPong2] {
+                let ruling = rule(evidence, &situation).unwrap();
+                assert!(ruling.locks && !ruling.teaches, "{situation:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn five_octets_that_may_answer_a_pong_lock_only_beside_a_known_peer() {
+        let locked = Situation {
+            host_is_locked: true,
+            ..OUTBOUND
+        };
+        let known = Situation {
+            peer_is_known: true,
+            ..OUTBOUND
+        };
+        let locks = |situation| rule(Evidence::UdpPong2Answer, &situation).unwrap().locks;
+        assert!(!locks(locked) && locks(known));
+    }
+
+    #[test]
+    fn the_beginning_of_a_web_request_passes_where_only_the_web_is_expected() {
+        let elsewhere = Situation {
+            port: 8080,
+            ..OUTBOUND
+        };
+        let locked = Situation {
+            host_is_locked: true,
+            ..elsewhere
+        };
+        let known = Situation {
+            peer_is_known: true,
+            ..elsewhere
+        };
+        let rule = |situation| withhold(Patience::Least, &situation);
+        assert_eq!(rule(elsewhere), Withholding::Pass);
+        for suspect in [OUTBOUND, locked, known] {
+            assert_eq!(rule(suspect), Withholding::Drop, "{suspect:?}");
+        }
+        let contested = Situation {
+            port: 80,
+            ..OUTBOUND
+        };
+        assert_eq!(
+            rule(contested),
+            Withholding::Drop,
+            "clients fall back to it"
+        );
+    }
+
+    #[test]
+    fn a_numbered_path_renews_no_lock_unless_the_peer_is_known() {
+        let locked = Situation {
+            host_is_locked: true,
+            ..OUTBOUND
+        };
+        let known = Situation {
+            peer_is_known: true,
+            ..OUTBOUND
+        };
+        for evidence in [Evidence::NumberedRequest, Evidence::SpecialPath] {
+            assert!(!rule(evidence, &locked).unwrap().locks, "{evidence:?}");
+            assert!(rule(evidence, &known).unwrap().locks, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn ports_below_1024_are_the_systems_and_80_and_443_are_contested() {
+        assert!(is_system_port(1023) && !is_system_port(1024));
+        assert!(may_stay_up(1023) && !may_stay_up(1024));
+        for port in [80, 443] {
+            assert!(is_contested_port(port) && !is_system_port(port), "{port}");
+        }
+    }
+
+    #[test]
     fn a_locked_host_may_browse_numbered_paths() {
         let locked = Situation {
             host_is_locked: true,
@@ -467,6 +571,7 @@ mod tests {
         };
         assert!(!may_be_unknown(&strict) && !may_be_unknown_datagram(&strict, 2001));
         assert!(may_be_unknown_datagram(&strict, 53) && may_be_unknown_datagram(&strict, 443));
+        assert!(may_be_unknown_datagram(&strict, 1023) && !may_be_unknown_datagram(&strict, 1024));
         assert!(may_be_unknown(&EngineConfig::default()));
     }
 }
