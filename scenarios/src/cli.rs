@@ -58,6 +58,9 @@ pub struct PlayOptions {
     /// What is the same inside and outside the capsule.
     #[command(flatten)]
     pub play: Common,
+    /// Say what happened to each host, too.
+    #[arg(long)]
+    pub timelines: bool,
 }
 
 /// Options that a capsule is given on.

@@ -75,6 +75,7 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         device: options.play.device,
         seed: options.play.seed,
         keep: options.play.keep.clone(),
+        timelines: false,
     };
     let jobs = options
         .jobs
@@ -127,7 +128,13 @@ fn play_inside(options: &PlayOptions) -> anyhow::Result<ExitCode> {
         .map_err(|_| anyhow::anyhow!("no scenario is called `{}`", options.name))?;
     let play = &options.play;
     let device = scenario.device(play.device);
-    let outcome = namespaces::play(&scenario, device, play.seed, play.keep.as_deref())?;
+    let outcome = namespaces::play(
+        &scenario,
+        device,
+        play.seed,
+        play.keep.as_deref(),
+        options.timelines,
+    )?;
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(ExitCode::SUCCESS)
 }

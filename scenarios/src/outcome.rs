@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::judge::{Finding, Run, Terms, Weight, touched_late};
 use crate::ledger::Row;
 use crate::level::Level;
+use crate::timeline::Timelines;
 use crate::web::{End, WebAccount};
 
 /// What came of one scenario.
@@ -30,6 +31,9 @@ pub struct Outcome {
     pub hosts: BTreeMap<String, HostOutcome>,
     /// How long both runs took together.
     pub took: Duration,
+    /// What happened to each host, if that was asked for: it is a hundred times the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timelines: Option<Timelines>,
 }
 
 /// One host without and with the device.
@@ -114,6 +118,7 @@ impl Outcome {
             findings,
             hosts,
             took: Duration::ZERO,
+            timelines: None,
         }
     }
 
@@ -144,6 +149,7 @@ impl Outcome {
             findings: Vec::new(),
             hosts: BTreeMap::new(),
             took: Duration::ZERO,
+            timelines: None,
         }
     }
 

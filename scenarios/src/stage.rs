@@ -16,11 +16,17 @@ use std::thread;
 use anyhow::{Context, bail};
 use lab::Requirements;
 use lab::capsule::Capsule;
+use lab::presets::Office;
 use lab::requirements::{self, Feature};
+use simulator::population::Population;
 
 use crate::device::Device;
+use crate::judge::judge;
+use crate::observe::{Host, Site};
 use crate::outcome::Outcome;
-use crate::scenario::Scenario;
+use crate::record::Record;
+use crate::scenario::{POPULATION, Scenario, host_name};
+use crate::timeline::{Timeline, Timelines};
 
 /// The hidden command by which this program plays one scenario inside a capsule.
 pub const INSIDE: &str = "play-inside";
@@ -36,6 +42,70 @@ pub struct Settings {
     pub seed: u64,
     /// Where to keep reports, logs, captures and rules; nothing is kept without.
     pub keep: Option<PathBuf>,
+    /// Whether outcomes are to say what happened to each host.
+    pub timelines: bool,
+}
+
+/// Both runs of a scenario, wherever they were played.
+#[derive(Debug, Clone)]
+pub struct Played<'a> {
+    /// The scenario.
+    pub scenario: &'a Scenario,
+    /// The device that was on.
+    pub device: Device,
+    /// The seed of both runs.
+    pub seed: u64,
+    /// Who lived where.
+    pub site: Site,
+    /// What the run without a device left.
+    pub off: Record,
+    /// What the run with the device on left.
+    pub on: Record,
+}
+
+impl Played<'_> {
+    /// Judges the two runs; says what happened to each host if `timelines` are wanted.
+    #[must_use]
+    pub fn outcome(&self, timelines: bool) -> Outcome {
+        let terms = self.scenario.terms();
+        let off = self.off.judgeable(&self.site);
+        let on = self.on.judgeable(&self.site);
+        let findings = judge(&terms, &off, &on);
+        let runs = (&off, &on);
+        let name = self.scenario.name;
+        let mut outcome = Outcome::played(name, self.device, self.seed, &terms, runs, findings);
+        outcome.timelines = timelines.then(|| self.timelines());
+        outcome
+    }
+
+    /// What happened to each host in both runs.
+    #[must_use]
+    pub fn timelines(&self) -> Timelines {
+        Timelines {
+            off: Timeline::read(&self.site, &self.off),
+            on: Timeline::read(&self.site, &self.on),
+        }
+    }
+}
+
+/// Who lives where in a scenario played with a seed.
+///
+/// # Errors
+/// When the peers' network does not hold the usual population.
+pub fn site(scenario: &Scenario, seed: u64) -> anyhow::Result<Site> {
+    let population = Population::generate(seed, POPULATION, Office::PEERS)?;
+    let hosts = (1..=scenario.office.hosts)
+        .map(|number| Host {
+            name: host_name(number),
+            address: Office::client_address(number),
+        })
+        .collect();
+    let listening = population.peers().iter().map(|peer| peer.address).collect();
+    Ok(Site {
+        peers: Office::PEERS,
+        listening,
+        hosts,
+    })
 }
 
 /// What this machine can do, with every scenario's needs checked against it.
@@ -140,6 +210,9 @@ fn in_capsule(scenario: &Scenario, settings: &Settings) -> anyhow::Result<Outcom
     .map(str::to_owned)
     .into();
     args.push(settings.seed.to_string());
+    if settings.timelines {
+        args.push("--timelines".to_owned());
+    }
     if let Some(directory) = &settings.keep {
         args.push("--keep".to_owned());
         args.push(absolute(directory)?.display().to_string());

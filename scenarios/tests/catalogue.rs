@@ -53,6 +53,7 @@ fn settings() -> Settings {
         device: Device::Ftwall,
         seed: seed.unwrap_or(1),
         keep: env::var_os("SCENARIOS_KEEP").map(PathBuf::from),
+        timelines: false,
     }
 }
 

@@ -1,6 +1,5 @@
 //! One scenario in namespaces: the same network, cast and seed without a device and with one.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,20 +7,17 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use lab::presets::{Office as OfficePlan, office};
 use lab::{Capture, Frames, Lab, Process, Stream, WireSettings};
-use simulator::population::Population;
 use simulator::report::{Event, Line};
 
 use super::cast::{Cast, Part};
 use super::gateway::{Residue, Running};
-use super::real_web;
+use super::{Played, real_web, site};
 use crate::binaries::Binaries;
 use crate::device::Device;
-use crate::judge::{Run, judge};
-use crate::ledger::Ledger;
-use crate::observe::{Evidence, Frame, Host, HostLine, Observations, Site};
+use crate::observe::{Evidence, Frame, HostLine};
 use crate::outcome::Outcome;
-use crate::scenario::{Actor, POPULATION, Scenario, host_name};
-use crate::web::WebAccount;
+use crate::record::Record;
+use crate::scenario::{Actor, Scenario, host_name};
 
 /// Time for a server to be ready.
 const READY: Duration = Duration::from_secs(20);
@@ -36,7 +32,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// that a port tells the host even where its address does not.
 const NAT_PORTS: (usize, usize) = (32_768, 4_000);
 
-/// Plays one scenario in the capsule this process runs in.
+/// Plays one scenario in the capsule this process runs in; says what happened to each host if
+/// `timelines` are wanted.
 ///
 /// # Errors
 /// When the stage cannot be set: the result is then void.
@@ -45,6 +42,7 @@ pub fn play(
     device: Device,
     seed: u64,
     keep: Option<&Path>,
+    timelines: bool,
 ) -> anyhow::Result<Outcome> {
     let binaries = Binaries::find()?;
     let began = now();
@@ -61,9 +59,15 @@ pub fn play(
     let on = stage(device, "on")
         .run()
         .with_context(|| format!("with device {device}"))?;
-    let terms = scenario.terms();
-    let findings = judge(&terms, &off, &on);
-    let mut outcome = Outcome::played(scenario.name, device, seed, &terms, (&off, &on), findings);
+    let played = Played {
+        scenario,
+        device,
+        seed,
+        site: site(scenario, seed)?,
+        off,
+        on,
+    };
+    let mut outcome = played.outcome(timelines);
     outcome.took = began.elapsed();
     Ok(outcome)
 }
@@ -98,35 +102,31 @@ struct Stage<'a> {
     keep: Option<PathBuf>,
 }
 
-/// Everything a run left to be read.
+/// What the programs of a run left, before the recordings of the wires are added.
 #[derive(Default)]
 struct Remains {
-    evidence: Evidence,
+    record: Record,
     residue: Residue,
-    mishaps: Vec<String>,
 }
 
 impl Stage<'_> {
-    fn run(&self) -> anyhow::Result<Run> {
+    fn run(&self) -> anyhow::Result<Record> {
         let lab = self.build()?;
         let wires = Wires::record(&lab, self.has_downloads())?;
-        let mut remains = self.act(&lab)?;
+        let Remains {
+            mut record,
+            residue,
+        } = self.act(&lab)?;
         let (inside, outside) = wires.stop()?;
-        remains.evidence.lost_frames = inside.lost.saturating_add(outside.lost);
+        record.evidence.lost_frames = inside.lost.saturating_add(outside.lost);
+        record.mishaps.extend(self.blindness(&record.evidence));
         if let Some(directory) = &self.keep {
-            keep(directory, &remains, &inside, &outside)
+            keep(directory, &record, &residue, [&inside, &outside])
                 .with_context(|| format!("keeping records in {}", directory.display()))?;
         }
-        remains.evidence.inside = frames(inside);
-        remains.evidence.outside = frames(outside);
-        let observations = Observations::join(&self.site()?, &remains.evidence);
-        remains.mishaps.append(&mut remains.residue.mishaps);
-        remains.mishaps.extend(self.blindness(&remains.evidence));
-        Ok(Run {
-            ledger: Ledger::new(&observations),
-            web: WebAccount::read(&remains.evidence.clients),
-            mishaps: remains.mishaps,
-        })
+        record.evidence.inside = frames(inside);
+        record.evidence.outside = frames(outside);
+        Ok(record)
     }
 
     /// A wire that says "nothing passed" must have seen everything. Without a device it is enough
@@ -171,7 +171,7 @@ impl Stage<'_> {
     /// Lets everybody act: servers first, then the device, then the hosts inside.
     fn act(&self, lab: &Lab) -> anyhow::Result<Remains> {
         let cast = Cast::of(self.scenario, self.seed, &self.binaries.simulator)?;
-        let mut remains = Remains::default();
+        let mut record = Record::default();
         let mut outside = Players::start(lab, &cast.peers)?;
         let mut servers = Players::start(lab, &cast.servers)?;
         outside.await_ready()?;
@@ -182,39 +182,26 @@ impl Stage<'_> {
             self.binaries,
             self.scenario.ftwall,
         )?;
+        record.began_us = epoch_us();
         let mut inside = Players::start(lab, &cast.inside)?;
         let real = real_web::play(self.scenario, lab, &inside, self.seed)?;
-        remains
+        record
             .mishaps
             .extend(inside.await_end(self.scenario.window + CURTAIN));
-        remains.residue = device.stop()?;
-        remains.evidence.ended_us = epoch_us();
-        remains.mishaps.extend(outside.stop());
-        remains.mishaps.extend(servers.stop());
-        remains.evidence.clients = inside.host_lines(&mut remains.mishaps);
-        remains.evidence.clients.extend(real);
-        remains.evidence.peers = outside
-            .host_lines(&mut remains.mishaps)
+        let mut residue = device.stop()?;
+        record.evidence.ended_us = epoch_us();
+        record.mishaps.extend(outside.stop());
+        record.mishaps.extend(servers.stop());
+        record.evidence.clients = inside.host_lines(&mut record.mishaps);
+        record.evidence.clients.extend(real);
+        record.evidence.peers = outside
+            .host_lines(&mut record.mishaps)
             .into_iter()
             .map(|said| said.line)
             .collect();
-        Ok(remains)
-    }
-
-    fn site(&self) -> anyhow::Result<Site> {
-        let population = Population::generate(self.seed, POPULATION, OfficePlan::PEERS)?;
-        let hosts = (1..=self.scenario.office.hosts)
-            .map(|number| Host {
-                name: host_name(number),
-                address: OfficePlan::client_address(number),
-            })
-            .collect();
-        let listening: BTreeSet<_> = population.peers().iter().map(|peer| peer.address).collect();
-        Ok(Site {
-            peers: OfficePlan::PEERS,
-            listening,
-            hosts,
-        })
+        record.mishaps.append(&mut residue.mishaps);
+        record.device_events = std::mem::take(&mut residue.events);
+        Ok(Remains { record, residue })
     }
 }
 
@@ -371,26 +358,25 @@ impl Players {
 /// Writes everything a run left into a directory.
 fn keep(
     directory: &Path,
-    remains: &Remains,
-    inside: &Frames,
-    outside: &Frames,
+    record: &Record,
+    residue: &Residue,
+    [inside, outside]: [&Frames; 2],
 ) -> anyhow::Result<()> {
     fs::create_dir_all(directory)?;
     inside.write_pcap(directory.join("inside.pcap"))?;
     outside.write_pcap(directory.join("outside.pcap"))?;
-    let residue = &remains.residue;
     let texts = [
         ("rules.before", &residue.rules_before),
         ("rules.during", &residue.rules_during),
         ("rules.after", &residue.rules_after),
-        ("ftwall.events.jsonl", &residue.events),
+        ("ftwall.events.jsonl", &record.device_events),
         ("ftwall.log", &residue.log),
         (
             "clients.jsonl",
-            &json_lines(remains.evidence.clients.iter().map(|said| &said.line))?,
+            &json_lines(record.evidence.clients.iter().map(|said| &said.line))?,
         ),
-        ("peers.jsonl", &json_lines(&remains.evidence.peers)?),
-        ("mishaps.txt", &remains.mishaps.join("\n")),
+        ("peers.jsonl", &json_lines(&record.evidence.peers)?),
+        ("mishaps.txt", &record.mishaps.join("\n")),
     ];
     for (name, text) in texts {
         if !text.is_empty() {
