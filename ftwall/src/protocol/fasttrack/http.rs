@@ -39,7 +39,7 @@ const SPECIAL_PATHS: [&[u8]; 5] = [
 /// Reads the heads of a conversation.
 pub(super) fn read(conversation: &Conversation<'_>) -> Reading {
     let request = read_request(&conversation.initiator);
-    let response = read_response(conversation.responder.octets);
+    let response = read_response(&conversation.responder);
     match (request, response) {
         (_, Response::Marked) => Reading {
             evidence: Some(Evidence::MarkedResponse),
@@ -252,15 +252,16 @@ enum Response {
     Unmarked,
 }
 
-fn read_response(octets: &[u8]) -> Response {
+fn read_response(head: &Head<'_>) -> Response {
+    let octets = head.octets;
     if octets.is_empty() {
         return Response::Unmarked;
     }
     if !is_status_line(octets) {
         return read_midstream(octets).map_or(Response::Unmarked, Response::Request);
     }
-    let head = MessageHead::read(octets);
-    match (is_marked(&head), head.is_whole) {
+    let message = MessageHead::read(octets);
+    match (is_marked(&message), message.is_whole || head.has_ended) {
         (true, _) => Response::Marked,
         (false, false) => Response::Unfinished,
         (false, true) => Response::Unmarked,
@@ -444,10 +445,14 @@ mod tests {
                 "HTTP/1.0 {status}\r\nServer: KazaaClient Nov  3 2002 20:29:03\r\n\
                  X-Kazaa-Username: bob\r\nX-Kazaa-IP: 198.18.0.5:2001\r\n\r\n"
             );
-            assert_eq!(read_response(text.as_bytes()), Response::Marked, "{status}");
+            assert_eq!(
+                read_response(&head(text.as_bytes())),
+                Response::Marked,
+                "{status}"
+            );
         }
         let tag_only = b"HTTP/1.1 200 OK\r\nX-KazaaTag: 4=title\r\n\r\n";
-        assert_eq!(read_response(tag_only), Response::Marked);
+        assert_eq!(read_response(&head(tag_only)), Response::Marked);
     }
 
     #[test]
@@ -455,7 +460,7 @@ mod tests {
         let page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n\
                      GET /.hash=0123456789abcdef0123456789abcdef01234567 HTTP/1.1\r\n\
                      X-Kazaa-Username: bob\r\nServer: KazaaClient\r\n";
-        assert_eq!(read_response(page), Response::Unmarked);
+        assert_eq!(read_response(&head(page)), Response::Unmarked);
         let reading = read(&conversation(b"GET /protocol.html HTTP/1.1\r\n\r\n", page));
         assert_eq!(reading, Reading::default());
     }
