@@ -122,8 +122,8 @@ impl Flow {
         }
     }
 
-    /// Whether a segment can be one of this flow's that was still on its way when it was decided.
-    /// Another connection between the same ends has sequence numbers of its own (RFC 6528).
+    /// Whether a segment can be one of this flow's. Another connection between the same ends has
+    /// sequence numbers of its own, which a clock moves on (RFC 6528).
     pub(crate) fn fits(&self, role: Role, segment: &Segment<'_>) -> bool {
         let acknowledged = self.stream(role.other());
         self.stream(role).is_near(first_sequence(segment))
@@ -140,7 +140,9 @@ impl Flow {
         };
         if let Some(acknowledgement) = segment.acknowledgement {
             other.learn_base(acknowledgement);
+            other.latest = Some(acknowledgement);
         }
+        own.latest = Some(first_sequence(segment));
         let growth = own.record(segment, room);
         if segment.payload_len > 0 {
             self.payload_segments = self.payload_segments.saturating_add(1);
@@ -172,6 +174,8 @@ pub(crate) struct Growth {
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     base: Option<Base>,
+    /// The last sequence number of this direction that either side named.
+    latest: Option<u32>,
     head: Vec<u8>,
     /// Octets behind a gap, by their offset.
     waiting: Vec<(usize, Vec<u8>)>,
@@ -209,11 +213,11 @@ impl Stream {
             .map(|base| base.sequence)
     }
 
-    /// Whether a sequence number lies as close to the first octet as octets in flight can.
+    /// Whether a sequence number lies as close to the last one as octets in flight can.
     fn is_near(&self, sequence: u32) -> bool {
-        let distance = |base: Base| sequence.wrapping_sub(base.sequence).cast_signed();
-        self.base
-            .is_none_or(|base| distance(base).unsigned_abs() <= MAX_IN_FLIGHT)
+        let distance = |latest| sequence.wrapping_sub(latest).cast_signed();
+        self.latest
+            .is_none_or(|latest| distance(latest).unsigned_abs() <= MAX_IN_FLIGHT)
     }
 
     /// The head as it would be if this segment's copy counted where both copies exist.
@@ -363,9 +367,10 @@ fn after(octets: &[u8], count: usize) -> &[u8] {
 
 /// How far before the first segment seen the first one sent may lie, in octets.
 const MAX_REORDERING: i32 = 1 << 16;
-/// How far from its beginning a flow's octets may be while they still wait for a decision: more
-/// than the largest window systems offer unasked.
-const MAX_IN_FLIGHT: u32 = 1 << 24;
+/// How far apart the octets of an undecided flow may be, one segment to the next: as much as 64 merged
+/// segments hold, after which a flow is decided. A clock of 4 us a number (RFC 6528) passes it within
+/// 17 s, before the ends of a closed connection may be used again (RFC 9293, TIME-WAIT).
+const MAX_IN_FLIGHT: u32 = 1 << 22;
 /// Pieces behind a gap that are kept per direction.
 const MAX_WAITING: usize = 16;
 
@@ -587,16 +592,189 @@ mod tests {
     #[test]
     fn the_table_gives_back_what_a_decided_flow_held() {
         let mut table = FlowTable::new(4, 1000, 1);
-        let flow = flow();
-        let key = FlowKey::new(flow.initiator, flow.responder);
-        let now = Timestamp::from_secs(1);
-        table.open(key, flow, now);
+        let (key, now) = (open_flow(&mut table), Timestamp::from_secs(1));
         table.record(&key, Role::Initiator, &segment(100, &[1; 600]), now);
         assert_eq!(table.held, 600);
         table.settle(&key, State::Condemned, now);
         assert_eq!(table.held, 0);
         table.handle_timeout(now + WATCHED_IDLE);
         assert!(table.get(&key, now).is_none());
+    }
+
+    #[test]
+    fn without_a_syn_pieces_behind_gaps_move_back_too() {
+        let mut stream = Stream::default();
+        stream.record(&segment(110, b"c"), 99);
+        stream.record(&segment(112, b"e"), 99);
+        stream.record(&segment(108, b"a"), 99);
+        assert_eq!(stream.head(), b"a");
+        stream.record(&segment(109, b"b"), 99);
+        assert_eq!(stream.head(), b"abc");
+        stream.record(&segment(111, b"d"), 99);
+        assert_eq!(stream.head(), b"abcde");
+    }
+
+    #[test]
+    fn without_a_syn_a_segment_of_long_ago_is_not_the_beginning() {
+        let mut stream = Stream::default();
+        stream.record(&segment(1 << 20, b"now"), 99);
+        let reordered = stream.record(&segment((1 << 20) - (1 << 16), b"old"), 99);
+        assert!(reordered.grew);
+        let mut stream = Stream::default();
+        stream.record(&segment(1 << 20, b"now"), 99);
+        stream.record(&segment((1 << 20) - (1 << 16) - 1, b"old"), 99);
+        assert_eq!((stream.head(), stream.is_waiting()), (&b"now"[..], false));
+    }
+
+    #[test]
+    fn a_segment_without_payload_is_no_repetition_and_no_beginning() {
+        let mut flow = flow();
+        flow.record(Role::Initiator, &segment(200, b""), 99);
+        flow.record(Role::Initiator, &segment(100, b"hello"), 99);
+        flow.record(Role::Initiator, &segment(105, b""), 99);
+        assert_eq!((flow.payload_segments, flow.stalls), (1, 0));
+        assert_eq!(flow.from_initiator.head(), b"hello");
+        flow.record(Role::Initiator, &segment(100, b"hello"), 99);
+        assert_eq!((flow.payload_segments, flow.stalls), (2, 1));
+    }
+
+    #[test]
+    fn a_segment_of_which_only_headers_were_captured_ends_the_head() {
+        let mut stream = started_at(100);
+        let headers_only = Segment {
+            payload_len: 100,
+            ..segment(100, b"")
+        };
+        stream.record(&headers_only, 99);
+        assert!(stream.has_ended());
+        let mut stream = started_at(100);
+        stream.record(&segment(90, b"long ago"), 99);
+        assert!(!stream.has_ended(), "whole, but old");
+    }
+
+    #[test]
+    fn octets_that_just_fit_do_not_end_the_head() {
+        let mut stream = started_at(0);
+        stream.record(&segment(0, &[1; 10]), 10);
+        assert!(!stream.has_ended());
+        stream.record(&segment(10, &[1; HEAD_LIMIT - 11]), HEAD_LIMIT);
+        assert!(!stream.has_ended());
+        stream.record(&segment(HEAD_LIMIT as u32 - 1, &[1]), HEAD_LIMIT);
+        assert!(stream.has_ended());
+    }
+
+    #[test]
+    fn behind_a_gap_no_more_is_kept_than_there_is_room_for() {
+        let limit = HEAD_LIMIT as u32;
+        for (offset, len, room, is_kept) in [
+            (limit - 10, 10, 10, true),
+            (limit - 10, 11, 99, false),
+            (limit + 10, 1, 99, false),
+            (5, 10, 9, false),
+        ] {
+            let mut stream = started_at(0);
+            assert!(stream.record(&segment(offset, &[1; 11][..len]), room).grew);
+            assert_eq!(stream.is_waiting(), is_kept, "{len} at {offset}");
+        }
+    }
+
+    #[test]
+    fn pieces_behind_a_gap_are_kept_once_each_and_only_so_many() {
+        let mut stream = started_at(0);
+        assert!(stream.record(&segment(10, b"0123456789"), 99).grew);
+        for (offset, piece) in [(10, &b"0123456789"[..]), (10, b"0123"), (15, b"56789")] {
+            assert!(!stream.record(&segment(offset, piece), 99).grew);
+        }
+        assert_eq!(stream.held(), 10);
+        for (offset, piece) in [(9, &b"."[..]), (20, b"."), (15, b"56789.")] {
+            assert!(stream.record(&segment(offset, piece), 99).grew);
+        }
+        assert_eq!(stream.held(), 18);
+        for index in 0..100 {
+            stream.record(&segment(100 + 2 * index, b"."), 99);
+        }
+        assert_eq!(stream.waiting.len(), MAX_WAITING);
+    }
+
+    #[test]
+    fn a_sequence_number_is_near_as_far_as_octets_in_flight_reach() {
+        let mut flow = flow();
+        let far = |number: u32| Segment {
+            acknowledgement: Some(number),
+            ..segment(100, b"")
+        };
+        assert!(
+            flow.fits(Role::Initiator, &far(1 << 31)),
+            "nothing is known"
+        );
+        flow.record(Role::Initiator, &far(7_000_000), 99);
+        for (number, fits) in [
+            (7_000_000 + MAX_IN_FLIGHT, true),
+            (7_000_001 + MAX_IN_FLIGHT, false),
+            (7_000_000 - MAX_IN_FLIGHT, true),
+            (6_999_999 - MAX_IN_FLIGHT, false),
+        ] {
+            assert_eq!(flow.fits(Role::Initiator, &far(number)), fits, "{number}");
+            let from_responder = segment(number, b"");
+            assert_eq!(
+                flow.fits(Role::Responder, &from_responder),
+                fits,
+                "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_decided_flow_gathers_nothing_more() {
+        let mut table = FlowTable::new(4, 1000, 1);
+        let (key, now) = (open_flow(&mut table), Timestamp::from_secs(1));
+        for role in [Role::Initiator, Role::Responder] {
+            table.record(&key, role, &segment(100, b"head"), now);
+            table.record(&key, role, &segment(110, b"behind a gap"), now);
+        }
+        assert_eq!(table.held, 32);
+        table.settle(&key, State::Condemned, now);
+        table.record(&key, Role::Initiator, &segment(104, b"more"), now);
+        assert_eq!((table.held, table.get(&key, now).unwrap().held()), (0, 0));
+    }
+
+    #[test]
+    fn flows_that_are_replaced_displaced_or_idle_give_back_what_they_held() {
+        let mut table = FlowTable::new(1, 1000, 1);
+        let (key, now) = (open_flow(&mut table), Timestamp::from_secs(1));
+        table.record(&key, Role::Initiator, &segment(100, b"hello"), now);
+        table.open(key, flow(), now);
+        assert_eq!(table.held, 0, "replaced");
+        table.record(&key, Role::Initiator, &segment(100, b"hello"), now);
+        let other = FlowKey::new("10.0.0.1:9".parse().unwrap(), key.high);
+        table.open(other, flow(), now);
+        assert_eq!(table.held, 0, "displaced");
+        table.record(&other, Role::Initiator, &segment(100, b"hello"), now);
+        assert_eq!(table.poll_timeout(), Some(now + WATCHED_IDLE));
+        table.handle_timeout(now + WATCHED_IDLE);
+        assert_eq!((table.held, table.poll_timeout()), (0, None), "idle");
+    }
+
+    #[test]
+    fn a_flow_is_remembered_as_long_as_its_state_deserves() {
+        let cleared = State::Cleared(ClearReason::Http);
+        let tolerated = State::Tolerated(TolerateReason::Midstream);
+        for (state, is_tracked, idle) in [
+            (State::Watched, false, 300),
+            (State::Condemned, true, 300),
+            (cleared, true, 30),
+            (cleared, false, 7200),
+            (tolerated, true, 30),
+            (tolerated, false, 7200),
+        ] {
+            let mut table = FlowTable::new(4, 1000, 1);
+            let (key, last) = (open_flow(&mut table), Timestamp::from_secs(200));
+            table.settle(&key, state, last);
+            table.keep(&key, is_tracked, last);
+            let after = |secs: u64| Timestamp::from_secs(200 + secs);
+            assert!(table.get(&key, after(idle - 1)).is_some(), "{state:?}");
+            assert!(table.get(&key, after(idle)).is_none(), "{state:?}");
+        }
     }
 
     proptest! {
@@ -652,6 +830,14 @@ mod tests {
             payload,
             payload_len: payload.len(),
         }
+    }
+
+    /// A flow followed since the first second.
+    fn open_flow(table: &mut FlowTable) -> FlowKey {
+        let flow = flow();
+        let key = FlowKey::new(flow.initiator, flow.responder);
+        table.open(key, flow, Timestamp::from_secs(1));
+        key
     }
 
     fn flow() -> Flow {

@@ -11,7 +11,7 @@ use ftwall::{
 use proptest::prelude::*;
 use support::{
     CONSTANT_OPENER, Connection, Gateway, HASH_REQUEST, PING, PLAIN_OPENER, PONG, RANDOM_OPENER,
-    WEB_ANSWER, WEB_REQUEST, end, tcp, udp,
+    TLS_HELLO, WEB_ANSWER, WEB_REQUEST, end, tcp, udp,
 };
 
 const HOST: &str = "10.77.1.1";
@@ -537,10 +537,9 @@ fn a_forged_ping_to_a_bank_keeps_nobody_from_the_bank() {
     let mut gateway = Gateway::new(EngineConfig::default());
     let bank = "203.0.113.9:443";
     gateway.datagram(CLIENT, bank, PING);
-    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x9a\x11\x7c";
     for client in ["10.77.1.1:3000", "10.77.1.2:3000"] {
         let mut flow = Connection::open(&mut gateway, client, bank);
-        let verdict = flow.client_says(&mut gateway, hello);
+        let verdict = flow.client_says(&mut gateway, TLS_HELLO);
         assert_eq!(
             verdict,
             Verdict::Clear(ClearReason::TlsClientHello),
@@ -617,6 +616,236 @@ fn a_second_copy_that_turns_a_request_into_a_file_request_is_dropped() {
     assert!(!flow.client_says(&mut gateway, &harmless).is_drop());
     let verdict = flow.client_repeats(&mut gateway, 60, &HASH_REQUEST[..60]);
     assert_eq!(verdict, Verdict::Drop(DropReason::TransferRequest));
+}
+
+#[test]
+fn a_new_connection_between_the_ends_of_any_flow_is_judged_anew() {
+    for earlier in [&[7; 40][..], &CONSTANT_OPENER, b"GET /never-finished"] {
+        // As the kernel shows it: no dial, but it was seen, and other sequence numbers.
+        let mut gateway = Gateway::new(EngineConfig::default());
+        let first = Connection::established(CLIENT, "198.18.0.5:443", Some(true));
+        for _ in 0..5 {
+            first.client_repeats(&mut gateway, 0, earlier);
+        }
+        let mut second = first.clone();
+        second.restart(1 << 30, 1 << 29);
+        let hello = second.client_says(&mut gateway, TLS_HELLO);
+        assert_eq!(hello, Verdict::Clear(ClearReason::TlsClientHello));
+        // As a capture shows it.
+        let mut gateway = Gateway::new(EngineConfig::default());
+        let mut connection = Connection::open(&mut gateway, CLIENT, "198.18.0.5:443");
+        for _ in 0..5 {
+            connection.client_repeats(&mut gateway, 0, earlier);
+        }
+        connection.restart(100, 200);
+        assert!(!connection.dial(&mut gateway).is_drop());
+        let hello = connection.client_says(&mut gateway, TLS_HELLO);
+        assert_eq!(hello, Verdict::Clear(ClearReason::TlsClientHello));
+    }
+}
+
+#[test]
+fn what_a_dropped_connection_repeats_is_no_new_connection() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::established(CLIENT, "198.18.0.5:443", Some(true));
+    assert!(dial.client_says(&mut gateway, &CONSTANT_OPENER).is_drop());
+    for back in [12, 6, 0] {
+        let more = dial.client_repeats(&mut gateway, back, TLS_HELLO);
+        assert_eq!(more, Verdict::Drop(DropReason::Condemned), "{back}");
+    }
+    // A lap of the sequence numbers, in steps that octets in flight can take.
+    for _ in 0..2000 {
+        dial.restart(1 << 21, 0);
+        let more = dial.client_repeats(&mut gateway, 0, TLS_HELLO);
+        assert_eq!(more, Verdict::Drop(DropReason::Condemned));
+    }
+}
+
+#[test]
+fn numbers_of_the_other_side_tell_a_new_connection_as_well() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut connection = Connection::established(CLIENT, "198.18.0.5:443", Some(true));
+    connection.client_says(&mut gateway, &CONSTANT_OPENER);
+    connection.restart(0, 1 << 30);
+    let hello = connection.client_says(&mut gateway, TLS_HELLO);
+    assert_eq!(hello, Verdict::Clear(ClearReason::TlsClientHello));
+}
+
+#[test]
+fn a_connection_that_passed_unseen_for_a_while_is_no_new_one() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut session = Connection::established(CLIENT, PEER, Some(true));
+    for _ in 0..5 {
+        session.client_says(&mut gateway, &[7; 40]);
+    }
+    gateway.datagram(CLIENT, "198.18.0.9:3000", PING);
+    session.restart(1 << 30, 1 << 29);
+    session.from_start = Some(false);
+    let later = session.client_says(&mut gateway, &[7; 40]);
+    assert_eq!(later, Verdict::Drop(DropReason::CutOnLock));
+}
+
+#[test]
+fn a_condemned_peer_is_not_freed_by_dialling_it_again() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::open(&mut gateway, CLIENT, PEER);
+    dial.client_says(&mut gateway, &CONSTANT_OPENER);
+    for _ in 0..3 {
+        dial.restart(1 << 30, 1 << 29);
+        let known = Verdict::Drop(DropReason::KnownPeer);
+        assert_eq!(dial.dial(&mut gateway), known);
+        assert_eq!(dial.client_says(&mut gateway, WEB_REQUEST), known);
+    }
+}
+
+#[test]
+fn a_dial_that_is_repeated_is_no_new_connection() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut connection = Connection::open(&mut gateway, CLIENT, PEER);
+    let mut late_copy = connection.clone();
+    connection.client_says(&mut gateway, &PLAIN_OPENER);
+    assert!(!late_copy.dial(&mut gateway).is_drop());
+    let answer = connection.server_says(&mut gateway, &[0x5a; 14]);
+    assert_eq!(answer, Verdict::Drop(DropReason::HandshakeAnswer));
+}
+
+#[test]
+fn a_segment_without_payload_passes_whatever_was_decided() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::open(&mut gateway, CLIENT, "198.18.0.5:443");
+    dial.client_says(&mut gateway, &CONSTANT_OPENER);
+    let empty = dial.server_repeats(&mut gateway, 0, b"");
+    assert_eq!(empty, Verdict::Pass(PassReason::NoPayload));
+}
+
+#[test]
+fn who_speaks_first_of_a_flow_that_was_up_counts_for_its_initiator_unless_it_serves_the_web() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut upload = Connection::established(CLIENT, PEER, None);
+    upload.server_says(&mut gateway, b"");
+    upload.client_says(&mut gateway, HASH_REQUEST);
+    assert_eq!(
+        gateway.learned(),
+        [end(PEER)],
+        "an empty segment says nothing"
+    );
+    // The locked host's web session stays up, whoever of it is heard first.
+    let mut web = Connection::established("10.77.1.1:3001", "203.0.113.7:443", None);
+    for _ in 0..10 {
+        assert!(!web.server_says(&mut gateway, &[0x17; 100]).is_drop());
+        assert!(!web.client_says(&mut gateway, &[0x17; 100]).is_drop());
+    }
+    let mut session = Connection::established("10.77.1.1:3002", "198.18.0.9:3000", None);
+    let cut = Verdict::Drop(DropReason::CutOnLock);
+    assert_eq!(session.server_says(&mut gateway, &[0x52]), cut);
+}
+
+#[test]
+fn the_answer_to_a_dial_tells_who_dialled() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::established(CLIENT, PEER, None);
+    dial.accept(&mut gateway);
+    dial.client_says(&mut gateway, &RANDOM_OPENER);
+    assert!(gateway.is_locked(HOST));
+    assert_eq!(gateway.learned(), [end(PEER)]);
+}
+
+#[test]
+fn when_every_flow_is_judged_its_initiator_counts_as_the_host() {
+    let judge_all = EngineConfig {
+        judge_all: true,
+        ..EngineConfig::default()
+    };
+    let mut gateway = Gateway::new(judge_all);
+    let mut dial = Connection::open(&mut gateway, "198.18.0.1:3000", PEER);
+    dial.client_says(&mut gateway, &PLAIN_OPENER);
+    let answer = dial.server_says(&mut gateway, &[0x5a; 14]);
+    assert_eq!(answer, Verdict::Drop(DropReason::HandshakeAnswer));
+    assert!(gateway.is_locked("198.18.0.1"));
+    assert_eq!(gateway.learned(), [end(PEER)]);
+}
+
+#[test]
+fn evidence_too_weak_alone_is_counted_once_for_each_flow() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut flow = Connection::open(&mut gateway, CLIENT, PEER);
+    flow.client_says_cut(
+        &mut gateway,
+        b"GET /2003/12/a.html HTTP/1.1\r\nHost: a\r\n\r\n",
+        16,
+    );
+    flow.server_says(&mut gateway, b"HTTP/1.1 200 OK\r\n\r\n");
+    let counted: Vec<_> = gateway.engine.counters().evidence.iter().collect();
+    assert_eq!(counted, [(&"numbered_request", &1)]);
+}
+
+#[test]
+fn nothing_but_an_opener_from_inside_confirms_another_opener() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut web = Connection::open(&mut gateway, "10.77.1.1:3000", "198.18.0.6:2002");
+    web.client_says(
+        &mut gateway,
+        b"GET /2003/12/a.html HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    let mut call = Connection::open(&mut gateway, "198.18.0.7:4000", CLIENT);
+    call.client_says(&mut gateway, &PLAIN_OPENER);
+    let mut dial = Connection::open(&mut gateway, "10.77.1.1:3001", PEER);
+    let verdict = dial.client_says(&mut gateway, &PLAIN_OPENER);
+    assert_eq!(verdict, Verdict::Pass(PassReason::UnconfirmedOpener));
+}
+
+#[test]
+fn a_file_request_does_not_confirm_what_may_have_been_an_opener() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut other = Connection::open(&mut gateway, "10.77.1.1:3000", "198.18.0.6:2002");
+    other.client_says(&mut gateway, &PLAIN_OPENER);
+    let mut transfer = Connection::open(&mut gateway, "10.77.1.1:3001", PEER);
+    transfer.client_says(&mut gateway, HASH_REQUEST);
+    assert_eq!(gateway.learned(), [end(PEER)]);
+}
+
+#[test]
+fn a_flow_that_contradicts_itself_is_never_proven_harmless() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut flow = Connection::open(&mut gateway, "10.77.1.2:3000", WEB);
+    flow.client_says(&mut gateway, b"POST /one HTTP/1.1\r\n");
+    flow.client_repeats(&mut gateway, 10, b"TTP/1.0\r\n");
+    let whole = flow.client_says(&mut gateway, b"Host: example.org\r\n\r\n");
+    assert_eq!(whole, Verdict::Pass(PassReason::Undecided));
+    let body = flow.client_says(&mut gateway, b"body");
+    assert_eq!(body, Verdict::Tolerate(TolerateReason::Contradictory));
+}
+
+#[test]
+fn a_request_that_never_ends_is_tolerated_after_64_segments() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut flow = Connection::open(&mut gateway, "10.77.1.2:3000", WEB);
+    flow.client_says(&mut gateway, b"GET /index.html HTTP/1.1\r\nX-Slow: ");
+    let verdicts = flow.client_says_cut(&mut gateway, &[b'z'; 64], 1);
+    assert_eq!(verdicts[62], Verdict::Pass(PassReason::Undecided));
+    let unrecognised = Verdict::Tolerate(TolerateReason::Unrecognised);
+    assert_eq!(verdicts[63], unrecognised);
+}
+
+#[test]
+fn an_ordinary_answer_with_a_very_long_head_arrives_after_a_numbered_request() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut flow = Connection::open(&mut gateway, "10.77.1.2:3000", WEB);
+    flow.client_says(
+        &mut gateway,
+        b"GET /2003/a.html HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nSet-Cookie: {}\r\n\r\n",
+        "c".repeat(6000)
+    );
+    let pieces = head.as_bytes().chunks(1448).take(3);
+    let verdicts: Vec<_> = pieces
+        .map(|piece| flow.server_says(&mut gateway, piece))
+        .collect();
+    assert_eq!(verdicts[2], Verdict::Clear(ClearReason::Http));
+    let again = flow.server_repeats(&mut gateway, 3 * 1448, &head.as_bytes()[..1448]);
+    assert!(!again.is_drop(), "what was held back");
 }
 
 #[test]

@@ -98,12 +98,7 @@ impl Engine {
         let Arrival { now, segment, .. } = *arrival;
         let (source, destination) = (arrival.source.into(), arrival.destination.into());
         let known = self.flows.get(key, now);
-        let begins_anew = known.is_none_or(|flow| {
-            let repeats = flow.stream(Role::Initiator).certain_base()
-                == Some(segment.sequence.wrapping_add(1));
-            arrival.is_dial() && !(flow.initiator == source && repeats)
-                || is_successor(flow, arrival)
-        });
+        let begins_anew = known.is_none_or(|flow| is_successor(flow, arrival));
         let says_something = segment.syn || segment.payload_len > 0;
         if !begins_anew || !says_something {
             return;
@@ -226,7 +221,7 @@ impl Engine {
         if let Some(weak) = first_copy.filter(is_worth_noting) {
             self.note(key, now, parties, weak);
         }
-        self.judge_standing(key, now, parties, standing)
+        self.judge_standing(key, now, parties, standing, &situation)
     }
 
     /// Judges a flow that no evidence speaks against, or none that is strong enough.
@@ -236,13 +231,14 @@ impl Engine {
         now: Timestamp,
         parties: &Parties,
         standing: Standing,
+        situation: &Situation,
     ) -> Verdict {
         let Some(flow) = self.flows.get(key, now) else {
             return Verdict::Pass(PassReason::Undecided);
         };
-        let (segments, stalls) = (flow.payload_segments, flow.stalls);
+        let segments = flow.payload_segments;
         let unproven = match standing {
-            Standing::Withheld(patience) => return self.withhold(now, parties, patience, stalls),
+            Standing::Withheld(patience) => return withhold(patience, situation),
             Standing::Harmless(reason) if !flow.contradictory => {
                 return self.clear(key, now, parties, reason);
             }
@@ -270,26 +266,6 @@ impl Engine {
             self.suspects.prove(&self.config, address, now);
         }
         Verdict::Clear(reason)
-    }
-
-    /// Holds octets back that may yet become FastTrack: TCP brings them again. A sender that has
-    /// nothing to add is let through if ordinary programs say the same and nobody is suspect.
-    fn withhold(
-        &self,
-        now: Timestamp,
-        parties: &Parties,
-        patience: Patience,
-        stalls: u8,
-    ) -> Verdict {
-        let situation = Situation {
-            repeats: stalls,
-            ..self.situation(now, parties)
-        };
-        match policy::withhold(patience, &situation) {
-            Withholding::Drop => Verdict::Drop(DropReason::Withheld),
-            Withholding::Pass => Verdict::Pass(PassReason::Undecided),
-            Withholding::Release => Verdict::Pass(PassReason::Released),
-        }
     }
 
     /// Nothing will ever be proven about this flow.
@@ -378,6 +354,16 @@ fn find(evidence: Evidence, situation: &Situation) -> Option<Found> {
     Some(Found { evidence, ruling })
 }
 
+/// Holds octets back that may yet become FastTrack: TCP brings them again. A sender that has nothing
+/// to add is let through if ordinary programs say the same and nobody is suspect.
+fn withhold(patience: Patience, situation: &Situation) -> Verdict {
+    match policy::withhold(patience, situation) {
+        Withholding::Drop => Verdict::Drop(DropReason::Withheld),
+        Withholding::Pass => Verdict::Pass(PassReason::Undecided),
+        Withholding::Release => Verdict::Pass(PassReason::Released),
+    }
+}
+
 /// Ends and beginning as the kernel remembers them.
 const fn tracked_ends(
     source: SocketAddr,
@@ -407,14 +393,19 @@ fn guessed_ends(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, Soc
     }
 }
 
-/// Whether a segment belongs to a later connection between the ends of a cleared flow. The kernel
-/// queues no SYN that would say so, but it does not know the connection as cleared, and the
-/// sequence numbers are others.
+/// Whether a segment belongs to a later connection between the ends of a flow. A new dial says so; a
+/// repeated one does not. The kernel does not queue most dials, but it says that it saw one, and the
+/// sequence numbers are others. It says so only of segments that belong to the connection: others
+/// are invalid to it, and what passed unseen lost the mark.
 fn is_successor(flow: &Flow, arrival: &Arrival<'_>) -> bool {
-    let is_cleared = matches!(flow.state, State::Cleared(_));
-    let was_tracked = arrival.tracked.is_some_and(|tracked| tracked.from_start);
+    let Arrival { segment, .. } = arrival;
     let role = flow.role_of(arrival.source.into());
-    is_cleared && was_tracked && !flow.fits(role, arrival.segment)
+    if arrival.is_dial() {
+        let begins = Some(segment.sequence.wrapping_add(1));
+        return role == Role::Responder || flow.stream(role).certain_base() != begins;
+    }
+    let was_tracked = arrival.tracked.is_some_and(|tracked| tracked.from_start);
+    was_tracked && !flow.fits(role, segment)
 }
 
 /// Whether the beginning of a flow was missed: it says so, or the responder acknowledges octets of

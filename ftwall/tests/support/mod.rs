@@ -32,6 +32,8 @@ impl Gateway {
             self.now = self.now.max(due);
             self.engine.handle_timeout(self.now);
             self.drain();
+            let next = self.engine.poll_timeout();
+            assert!(next.is_none_or(|next| next > self.now), "nothing stays due");
         }
         self.now = end;
     }
@@ -84,7 +86,7 @@ pub(crate) struct Connection {
     client_next: u32,
     server_next: u32,
     /// What the kernel would say: nothing (a capture), or whether it saw the SYN.
-    from_start: Option<bool>,
+    pub(crate) from_start: Option<bool>,
 }
 
 impl Connection {
@@ -121,7 +123,8 @@ impl Connection {
         gateway.send(&syn, self.conntrack(false))
     }
 
-    fn accept(&mut self, gateway: &mut Gateway) {
+    /// The server's answer to it.
+    pub(crate) fn accept(&mut self, gateway: &mut Gateway) {
         let sequence = self.server_next.wrapping_sub(1);
         let answer = tcp(
             self.server,
@@ -132,6 +135,12 @@ impl Connection {
             &[],
         );
         gateway.send(&answer, self.conntrack(true));
+    }
+
+    /// Goes on so many sequence numbers further, as a later connection between the same ends does.
+    pub(crate) fn restart(&mut self, client_further: u32, server_further: u32) {
+        self.client_next = self.client_next.wrapping_add(client_further);
+        self.server_next = self.server_next.wrapping_add(server_further);
     }
 
     pub(crate) fn client_says(&mut self, gateway: &mut Gateway, payload: &[u8]) -> Verdict {
@@ -271,3 +280,5 @@ pub(crate) const HASH_REQUEST: &[u8] =
 Host: 198.18.0.5:2001\r\nUserAgent: giFT\r\nX-Kazaa-Network: KaZaA\r\n\r\n";
 pub(crate) const WEB_REQUEST: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: example.org\r\n\r\n";
 pub(crate) const WEB_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+/// A ClientHello of 508 octets, as far as it is looked at.
+pub(crate) const TLS_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x9a\x11\x7c";
