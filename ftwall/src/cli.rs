@@ -5,26 +5,27 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ftwall::EngineConfig;
-use ftwall::config::{LockedDials, NeverBlock, Reply, Strictness, private_ranges};
-use ftwall::control::events::EventTarget;
-use ftwall::gateway::backend::Backend;
-use ftwall::gateway::daemon::RunSettings;
-use ftwall::gateway::failure::Misconfigured;
-use ftwall::gateway::marks::MarkField;
-use ftwall::gateway::replay::{Format, Options};
-use ftwall::gateway::rules::{InboundBlock, OpenPort, PayloadTest, RuleSettings, WhenDown};
-use ftwall::protocol::PROTOCOLS;
 use ipnet::{IpNet, Ipv4Net};
+
+use crate::EngineConfig;
+use crate::config::{LockedDials, NeverBlock, Reply, Strictness, private_ranges};
+use crate::control::events::EventTarget;
+use crate::gateway::backend::Backend;
+use crate::gateway::daemon::RunSettings;
+use crate::gateway::failure::Misconfigured;
+use crate::gateway::marks::MarkField;
+use crate::gateway::replay::{Format, Options};
+use crate::gateway::rules::{InboundBlock, OpenPort, PayloadTest, RuleSettings, WhenDown};
+use crate::protocol::PROTOCOLS;
 
 /// Keeps FastTrack peer-to-peer clients (Kazaa and its kin) from making contact through this gateway,
 /// and leaves the web alone.
 #[derive(Debug, Parser)]
 #[command(name = "ftwall", version, max_term_width = 100, after_help = EXIT_CODES)]
-pub(crate) struct Cli {
+pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 }
 
 const EXIT_CODES: &str = "\
@@ -39,7 +40,7 @@ Exit codes:
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Filter until SIGTERM or SIGINT, then leave no rule behind
     Run(RunArgs),
     /// Show the kernel rules, or put them in place or take them away without the daemon
@@ -53,7 +54,7 @@ pub(crate) enum Command {
 
 /// What to do with the rules.
 #[derive(Debug, Subcommand)]
-pub(crate) enum RulesCommand {
+pub enum RulesCommand {
     /// Show what would be applied; touches nothing
     Print(RuleArgs),
     /// Put the rules in place, or replace those that are there
@@ -64,7 +65,7 @@ pub(crate) enum RulesCommand {
 
 /// Options of `run`.
 #[derive(Debug, Args)]
-pub(crate) struct RunArgs {
+pub struct RunArgs {
     #[command(flatten)]
     rules: RuleArgs,
     #[command(flatten)]
@@ -85,7 +86,7 @@ pub(crate) struct RunArgs {
 /// Options of the kernel's part.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel rules")]
-pub(crate) struct RuleArgs {
+pub struct RuleArgs {
     /// Number of the packet queue
     #[arg(long, value_name = "N", default_value_t = 0)]
     queue: u16,
@@ -114,7 +115,7 @@ pub(crate) struct RuleArgs {
 /// Which hosts are meant.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Hosts")]
-pub(crate) struct HostArgs {
+pub struct HostArgs {
     /// Network of inside hosts; may be given several times [default: the private ranges]
     #[arg(long, value_name = "NET", value_parser = parse_net)]
     inside: Vec<IpNet>,
@@ -126,7 +127,7 @@ pub(crate) struct HostArgs {
 /// Options of the engine's part.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Policy")]
-pub(crate) struct PolicyArgs {
+pub struct PolicyArgs {
     /// How long a host stays locked after the last evidence against it; 0 locks nobody
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_duration)]
     lock_time: Duration,
@@ -155,7 +156,7 @@ pub(crate) struct PolicyArgs {
 
 /// Options of `rules remove`.
 #[derive(Debug, Args)]
-pub(crate) struct RemoveArgs {
+pub struct RemoveArgs {
     /// Also look for rules of this back end if nothing remembers that it was used
     #[arg(long, default_value = "auto", value_parser = parse_backend, value_name = "BACKEND")]
     backend: BackendChoice,
@@ -163,14 +164,14 @@ pub(crate) struct RemoveArgs {
 
 impl RemoveArgs {
     /// The back end to look at in any case.
-    pub(crate) fn backend(&self) -> Option<Backend> {
+    pub fn backend(&self) -> Option<Backend> {
         self.backend.0
     }
 }
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
-pub(crate) struct ReplayArgs {
+pub struct ReplayArgs {
     /// Captures, pcap or pcapng, in the order in which they were taken
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -194,15 +195,15 @@ pub(crate) struct ReplayArgs {
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {
+pub struct DoctorArgs {
     /// How to say it
     #[arg(short, long, value_enum, default_value_t = OutputArg::Human)]
-    pub(crate) output: OutputArg,
+    pub output: OutputArg,
 }
 
 /// For whom output is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OutputArg {
+pub enum OutputArg {
     /// People
     Human,
     /// Programs
@@ -249,12 +250,27 @@ enum ReplyArg {
 #[derive(Clone, Copy, Debug)]
 struct BackendChoice(Option<Backend>);
 
+/// The settings that `ftwall run` would have with these options.
+///
+/// # Errors
+/// When an option is unknown or its value cannot be read, or options contradict each other.
+pub fn run_settings(options: &[&str]) -> anyhow::Result<RunSettings> {
+    #[derive(Parser)]
+    #[command(name = "ftwall run")]
+    struct Run {
+        #[command(flatten)]
+        args: RunArgs,
+    }
+    let typed = std::iter::once(&"ftwall run").chain(options);
+    Ok(Run::try_parse_from(typed)?.args.settings()?)
+}
+
 impl RunArgs {
     /// Settings of the daemon.
     ///
     /// # Errors
     /// When options contradict each other.
-    pub(crate) fn settings(self) -> Result<RunSettings, Misconfigured> {
+    pub fn settings(self) -> Result<RunSettings, Misconfigured> {
         let engine = EngineConfig {
             strictness: self.rules.strictness.into(),
             ..self.policy.engine(&self.rules.hosts)
@@ -271,7 +287,7 @@ impl RunArgs {
 
 impl RuleArgs {
     /// The back end asked for, if any.
-    pub(crate) fn backend(&self) -> Option<Backend> {
+    pub fn backend(&self) -> Option<Backend> {
         self.backend.0
     }
 
@@ -279,7 +295,7 @@ impl RuleArgs {
     ///
     /// # Errors
     /// When no IPv4 host is inside.
-    pub(crate) fn settings(&self) -> Result<RuleSettings, Misconfigured> {
+    pub fn settings(&self) -> Result<RuleSettings, Misconfigured> {
         let inside = ipv4(&self.hosts.inside());
         if inside.is_empty() {
             let message = "no inside network is IPv4, and FastTrack is IPv4 only: add --inside NET";
@@ -309,7 +325,7 @@ impl RuleArgs {
 
 impl ReplayArgs {
     /// What to replay, and how to say it.
-    pub(crate) fn options(&self) -> Options {
+    pub fn options(&self) -> Options {
         let engine = EngineConfig {
             judge_all: self.judge_all,
             strictness: self.strictness.into(),
@@ -507,6 +523,15 @@ mod tests {
         assert_eq!(settings.rules.when_down, WhenDown::Drop);
         let open = settings.rules.inbound.expect("inbound was blocked").open;
         assert_eq!(open, ["tcp/443".parse().expect("a literal")]);
+    }
+
+    #[test]
+    fn options_of_run_become_settings_without_a_program() {
+        let settings = run_settings(&["--lock-time", "5m", "--queue", "3"]).expect("documented");
+        assert_eq!(settings.engine.lock_time, Duration::from_secs(300));
+        assert_eq!(settings.rules.queue, 3);
+        let error = run_settings(&["--lock-tim", "5m"]).expect_err("it is mistyped");
+        assert!(error.to_string().contains("--lock-time"), "{error}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ mod timestamp;
 mod verdict;
 
 #[cfg(feature = "gateway")]
+pub mod cli;
+#[cfg(feature = "gateway")]
 pub mod control;
 #[cfg(feature = "gateway")]
 pub mod gateway;

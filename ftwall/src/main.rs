@@ -1,14 +1,12 @@
 //! The `ftwall` program: parse what was typed, run it, answer with an exit code.
 
-mod cli;
-
 use std::io::{BufWriter, ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command, OutputArg, ReplayArgs, RuleArgs, RulesCommand};
+use ftwall::cli::{Cli, Command, OutputArg, ReplayArgs, RuleArgs, RulesCommand};
 use ftwall::gateway::backend::{self, Backend};
 use ftwall::gateway::replay::{self, ReplayError};
 use ftwall::gateway::rules::{self, RuleSettings};
