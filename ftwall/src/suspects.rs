@@ -546,6 +546,23 @@ mod tests {
     }
 
     #[test]
+    fn probes_go_on_while_something_else_speaks_against_the_host() {
+        let config = EngineConfig {
+            reprobe_limit: 3,
+            ..EngineConfig::default()
+        };
+        let mut test = Test::new(config);
+        test.lock(at(0));
+        test.ping(at(0));
+        let mut probes = 0;
+        for minute in 1..20 {
+            probes += test.probes_at(at(60 * minute));
+            test.lock_by(Evidence::HashRequest, at(60 * minute));
+        }
+        assert_eq!(probes, 19);
+    }
+
+    #[test]
     fn without_reprobe_nobody_is_probed() {
         let mut test = Test::new(EngineConfig {
             reprobe: false,
@@ -570,6 +587,38 @@ mod tests {
             peer: PEER,
         };
         assert_eq!(test.out.actions.back(), Some(&forgotten));
+    }
+
+    #[test]
+    fn a_peer_named_again_is_announced_once_a_minute_and_renewed() {
+        let mut test = Test::new(EngineConfig::default());
+        for secs in 0..=60 {
+            test.learn(PEER, at(secs));
+        }
+        assert_eq!(test.out.actions.len(), 2, "at once, and a minute later");
+        assert_eq!(test.out.events.len(), 1);
+        assert!(test.suspects.is_pair(HOST, PEER, at(7259)));
+        assert!(!test.suspects.is_pair(HOST, PEER, at(7260)));
+        test.learn(PEER, at(7270));
+        assert!(test.suspects.is_pair(HOST, PEER, at(7270)));
+        assert_eq!(test.out.events.len(), 2, "it had been forgotten");
+    }
+
+    #[test]
+    fn neighbours_of_the_special_ranges_are_learned() {
+        let mut test = Test::new(EngineConfig::default());
+        for address in [
+            "1.0.0.1",
+            "100.63.255.255",
+            "100.128.0.1",
+            "198.64.0.1",
+            "172.32.0.1",
+            "223.255.255.255",
+        ] {
+            let peer = SocketAddrV4::new(address.parse().unwrap(), 2001);
+            test.learn(peer, at(0));
+            assert!(test.suspects.is_pair(HOST, peer, at(0)), "{address}");
+        }
     }
 
     #[test]
@@ -613,6 +662,8 @@ mod tests {
             ("127.0.0.1:2001", Refusal::SpecialAddress),
             ("100.64.3.1:2001", Refusal::SpecialAddress),
             ("239.1.1.1:2001", Refusal::SpecialAddress),
+            ("0.1.2.3:2001", Refusal::SpecialAddress),
+            ("224.0.0.1:2001", Refusal::SpecialAddress),
             ("198.18.0.1:0", Refusal::SpecialAddress),
             ("198.18.0.1:53", Refusal::SystemPort),
             ("198.18.3.3:2001", Refusal::Proven),
@@ -666,7 +717,11 @@ mod tests {
         }
         test.suspects
             .handle_timeout(&test.config, at(60), &mut test.out);
-        assert_eq!(test.out.events.back().unwrap().ftwall.suppressed, 1);
+        let last = test.out.events.back().unwrap();
+        assert_eq!(
+            (last.ftwall.client, last.ftwall.suppressed),
+            (Some(HOST), 1)
+        );
     }
 
     struct Test {

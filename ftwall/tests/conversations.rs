@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ftwall::config::{LockedDials, Reply, Strictness};
 use ftwall::{
-    Action, ClearReason, DropReason, EngineConfig, EventType, PassReason, TolerateReason, Verdict,
+    Action, ClearReason, Details, DropReason, EngineConfig, Event, EventType, Evidence, PassReason,
+    TolerateReason, Verdict,
 };
 use proptest::prelude::*;
 use support::{
@@ -65,12 +66,78 @@ fn with_reply_none_a_ping_meets_silence() {
         ..EngineConfig::default()
     });
     gateway.datagram(CLIENT, PEER, PING);
-    assert!(
-        !gateway
-            .actions
-            .iter()
-            .any(|action| matches!(action, Action::Answer { .. }))
-    );
+    assert_eq!(gateway.answers(), 0);
+}
+
+#[test]
+fn every_event_names_the_host_the_peer_and_what_was_seen() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    gateway.datagram(CLIENT, PEER, PING);
+    gateway.wait(Duration::from_secs(3 * 3600));
+    let told = |event: &Event| (event.event_type, event.ftwall.clone());
+    let told: Vec<_> = gateway.events.iter().map(told).collect();
+    let host = Details {
+        client: Some(*end(CLIENT).ip()),
+        ..Details::default()
+    };
+    let both = Details {
+        peer: Some(end(PEER)),
+        ..host.clone()
+    };
+    let seen = Some(Evidence::UdpPing);
+    let dropped = Details {
+        evidence: seen,
+        verdict: Some(Verdict::Drop(DropReason::Ping).into()),
+        ..both.clone()
+    };
+    let locked = Details {
+        evidence: seen,
+        ..host.clone()
+    };
+    let learned = Details {
+        evidence: seen,
+        ..both.clone()
+    };
+    let expected = [
+        (EventType::ClientLocked, locked),
+        (EventType::PeerLearned, learned),
+        (EventType::PacketDrop, dropped),
+        (EventType::ClientProbed, both.clone()),
+        (EventType::ClientReleased, host),
+        (EventType::PeerExpired, both),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn only_so_many_pings_of_a_host_are_answered_in_a_minute() {
+    let mut gateway = Gateway::new(EngineConfig {
+        answers_per_minute: 10,
+        ..EngineConfig::default()
+    });
+    for port in 2000..2020 {
+        gateway.datagram(CLIENT, &format!("198.18.0.5:{port}"), PING);
+    }
+    assert_eq!(gateway.answers(), 10);
+    gateway.wait(Duration::from_secs(60));
+    gateway.datagram(CLIENT, PEER, PING);
+    assert_eq!(gateway.answers(), 11, "a new minute");
+}
+
+#[test]
+fn packets_verdicts_and_evidence_are_counted() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    for _ in 0..3 {
+        gateway.datagram(CLIENT, PEER, PING);
+        gateway.datagram("10.77.1.2:5000", "203.0.113.53:53", b"\x01");
+    }
+    let counters = gateway.engine.counters();
+    assert_eq!(counters.packets, 6);
+    let ping = Verdict::Drop(DropReason::Ping);
+    let unknown = Verdict::Pass(PassReason::UnknownDatagram);
+    let verdicts: Vec<_> = counters.verdicts.iter().collect();
+    assert_eq!(verdicts, [(&unknown, &3), (&ping, &3)]);
+    assert_eq!(counters.evidence["udp_ping"], 3);
 }
 
 #[test]
@@ -112,12 +179,7 @@ fn with_udp_not_blocked_pings_pass_and_still_lock() {
     let verdict = gateway.datagram(CLIENT, PEER, PING);
     assert_eq!(verdict, Verdict::Pass(PassReason::UdpNotBlocked));
     assert!(gateway.is_locked(HOST));
-    assert!(
-        !gateway
-            .actions
-            .iter()
-            .any(|action| matches!(action, Action::Answer { .. }))
-    );
+    assert_eq!(gateway.answers(), 0);
 }
 
 #[test]

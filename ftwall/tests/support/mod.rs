@@ -69,6 +69,12 @@ impl Gateway {
         peers.collect()
     }
 
+    /// How many pings were answered.
+    pub(crate) fn answers(&self) -> usize {
+        let is_answer = |action: &&Action| matches!(action, Action::Answer { .. });
+        self.actions.iter().filter(is_answer).count()
+    }
+
     fn drain(&mut self) {
         self.actions
             .extend(std::iter::from_fn(|| self.engine.poll_action()));
