@@ -107,6 +107,23 @@ pub struct Counters {
     pub evidence: BTreeMap<&'static str, u64>,
 }
 
+/// How much an engine remembers; each number has its bound in [`crate::config::Capacity`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Flows followed.
+    pub flows: usize,
+    /// Octets of first payload held, as the table of flows keeps count.
+    pub buffered: usize,
+    /// Octets of first payload held, added up over all flows.
+    pub counted_buffered: usize,
+    /// Entries of the fullest table of hosts.
+    pub hosts: usize,
+    /// Entries of the fullest table of peers.
+    pub peers: usize,
+    /// Addresses known as proven.
+    pub proven: usize,
+}
+
 /// Judges packets. See the crate's documentation for how it is driven.
 #[derive(Debug)]
 pub struct Engine {
@@ -174,6 +191,20 @@ impl Engine {
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How much is remembered right now. Looks at every flow: for tests and measurements.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        let [hosts, peers, proven] = self.suspects.occupancy();
+        Occupancy {
+            flows: self.flows.flows().count(),
+            buffered: self.flows.held(),
+            counted_buffered: self.flows.flows().map(crate::flow::Flow::held).sum(),
+            hosts,
+            peers,
+            proven,
+        }
     }
 
     fn judge(

@@ -117,9 +117,13 @@ impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
     }
 
     /// Number of entries, those included that have ended and were not taken out.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Every entry's value, in no order, those included that have ended and were not taken out.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.values().map(|entry| &entry.value)
     }
 
     /// Takes out the entry that would end first, or nearly so: after a few corrections of the

@@ -156,7 +156,7 @@ impl Flow {
         growth
     }
 
-    fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.from_initiator.held() + self.from_responder.held()
     }
 }
@@ -461,6 +461,16 @@ impl FlowTable {
 
     pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         self.flows.next_end()
+    }
+
+    /// Octets held of all flows together.
+    pub(crate) const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Every flow, in no order.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.flows.values()
     }
 }
 

@@ -36,7 +36,7 @@ pub mod control;
 pub mod gateway;
 
 pub use config::EngineConfig;
-pub use engine::{Action, Conntrack, Counters, Engine, Ingress};
+pub use engine::{Action, Conntrack, Counters, Engine, Ingress, Occupancy};
 pub use event::{Details, Event, EventType, PacketEnds, Refusal, VerdictDetails};
 pub use evidence::Evidence;
 pub use timestamp::Timestamp;

@@ -319,6 +319,22 @@ impl Suspects {
         ends.into_iter().flatten().min()
     }
 
+    /// Entries about hosts, about peers and about proven addresses.
+    pub(crate) fn occupancy(&self) -> [usize; 3] {
+        let hosts = [
+            self.locks.len(),
+            self.probes.len(),
+            self.openers.len(),
+            self.tallies.len(),
+        ];
+        let peers = self.pairs.len().max(self.peers.len());
+        [
+            hosts.into_iter().max().unwrap_or(0),
+            peers,
+            self.proven.len(),
+        ]
+    }
+
     /// Asks a locked host whether its client still runs. A client that does answers, and its answer
     /// renews the lock; one that was closed stays silent, and the lock runs out.
     fn probe(&mut self, config: &EngineConfig, host: Ipv4Addr, now: Timestamp, out: &mut Outbox) {
