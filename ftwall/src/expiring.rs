@@ -1,7 +1,8 @@
 //! A bounded map whose entries end at an instant passed in.
 //!
 //! Looking up, renewing and ending an entry never scan the map. Renewing only moves the entry's
-//! end; its place in the schedule is corrected when the old one comes up.
+//! end; its place in the schedule is corrected when the old one comes up. Places of entries that are
+//! gone are cleared away once they are as many as the map has room for.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -80,7 +81,7 @@ impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
                 scheduled: ends,
             },
         );
-        self.schedule.push(Reverse((ends, key)));
+        self.place(ends, key);
         displaced
     }
 
@@ -92,7 +93,7 @@ impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
         entry.ends = ends;
         if ends < entry.scheduled {
             entry.scheduled = ends;
-            self.schedule.push(Reverse((ends, *key)));
+            self.place(ends, *key);
         }
     }
 
@@ -124,6 +125,16 @@ impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
     /// Every entry's value, in no order, those included that have ended and were not taken out.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.entries.values().map(|entry| &entry.value)
+    }
+
+    fn place(&mut self, at: Timestamp, key: K) {
+        self.schedule.push(Reverse((at, key)));
+        if self.schedule.len() > 2 * self.capacity {
+            let places = self.entries.iter();
+            self.schedule = places
+                .map(|(key, entry)| Reverse((entry.scheduled, *key)))
+                .collect();
+        }
     }
 
     /// Takes out the entry that would end first, or nearly so: after a few corrections of the
@@ -228,6 +239,18 @@ mod tests {
         }
         assert!(map.insert(100, (), at(20)).is_some());
         assert_eq!(map.len(), 100);
+    }
+
+    #[test]
+    fn places_of_entries_that_are_gone_do_not_heap_up() {
+        let mut map = Expiring::new(10, 1);
+        for key in 0..1000 {
+            map.insert(key, key, at(5000 + key));
+            map.renew(&key, at(100 + key));
+            assert!(map.len() <= 10 && map.schedule.len() <= 20, "{key}");
+        }
+        let left = std::iter::from_fn(|| map.pop_ended(at(9000)));
+        assert!(left.map(|(key, _)| key).eq(990..1000));
     }
 
     #[test]
