@@ -828,6 +828,20 @@ fn when_every_flow_is_judged_its_initiator_counts_as_the_host() {
 }
 
 #[test]
+fn when_every_flow_is_judged_a_datagrams_host_is_still_the_inside_one() {
+    let judge_all = EngineConfig {
+        judge_all: true,
+        ..EngineConfig::default()
+    };
+    let mut gateway = Gateway::new(judge_all);
+    // From outside, so that the two are known to belong together the other way round.
+    let mut call = Connection::open(&mut gateway, "198.18.0.5:3000", CLIENT);
+    call.client_says(&mut gateway, HASH_REQUEST);
+    gateway.datagram(CLIENT, "198.18.0.5:3000", PING);
+    assert!(gateway.is_locked(HOST));
+}
+
+#[test]
 fn evidence_too_weak_alone_is_counted_once_for_each_flow() {
     let mut gateway = Gateway::new(EngineConfig::default());
     let mut flow = Connection::open(&mut gateway, CLIENT, PEER);

@@ -418,7 +418,8 @@ mod tests {
         }
         assert_eq!(request("GIVE 12"), Request::Prefix(Patience::Endless));
         assert_eq!(request("GIVE "), Request::Prefix(Patience::Endless));
-        assert_eq!(request("GI"), Request::Prefix(Patience::Limited));
+        assert_eq!(request("GIV"), Request::Prefix(Patience::Limited));
+        assert_eq!(request("GIVE"), Request::Prefix(Patience::Endless));
     }
 
     #[test]
