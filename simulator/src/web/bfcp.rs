@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::Visit;
+use super::exchange::Turn;
 use super::kind::Service;
 use super::server::Shared;
 
@@ -45,10 +47,8 @@ pub(super) async fn answer(mut stream: TcpStream, _: Arc<Shared>) -> anyhow::Res
 
 /// Says Hello twice, the second time as a keep-alive.
 pub(super) async fn greet(visit: &mut Visit) -> anyhow::Result<()> {
-    let ids: [u8; 6] = visit.rng.random();
     let mut stream = visit.tcp(Service::Bfcp).await?;
-    for transaction in 1..=2u16 {
-        let hello = hello(ids, transaction);
+    for hello in hellos(&mut visit.rng) {
         stream.write_all(&hello).await?;
         let wanted = hello_ack(&hello);
         let mut got = vec![0; wanted.len()];
@@ -56,6 +56,17 @@ pub(super) async fn greet(visit: &mut Visit) -> anyhow::Result<()> {
         ensure!(got == wanted, "altered acknowledgement: {got:02x?}");
     }
     Ok(())
+}
+
+/// Both Hellos and their acknowledgements.
+pub(super) fn script(draws: &mut StdRng) -> Vec<Turn> {
+    let turns = |hello| [Turn::client(hello), Turn::server(hello_ack(&hello))];
+    hellos(draws).into_iter().flat_map(turns).collect()
+}
+
+fn hellos(draws: &mut StdRng) -> [Header; 2] {
+    let ids: [u8; 6] = draws.random();
+    [1, 2].map(|transaction| hello(ids, transaction))
 }
 
 /// Header: version and flags, primitive, payload length in words, conference, transaction, user.

@@ -74,6 +74,18 @@ impl ClientOptions {
             port_offset: 0,
         }
     }
+
+    /// The kinds in turn, numbered from 1, as many as were asked for.
+    pub fn schedule(&self) -> impl Iterator<Item = (u64, Kind)> + use<> {
+        let kinds = self.kinds.0.clone();
+        let all_once = if self.duration.is_some() {
+            u64::MAX
+        } else {
+            kinds.len() as u64
+        };
+        let count = self.requests.map_or(all_once, NonZeroU64::get);
+        (1..=count).zip(kinds.into_iter().cycle())
+    }
 }
 
 /// Makes requests until their number or the time is up; says which. Writes everything but the
@@ -90,7 +102,7 @@ pub async fn browse(options: ClientOptions, reporter: Reporter) -> anyhow::Resul
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut running = JoinSet::new();
     let mut reason = DoneReason::Requests;
-    for (number, kind) in schedule(&options) {
+    for (number, kind) in options.schedule() {
         let turn = async {
             pace.tick().await;
             room_for_one_more(&mut running, options.concurrency).await
@@ -118,18 +130,6 @@ pub async fn browse(options: ClientOptions, reporter: Reporter) -> anyhow::Resul
 
 /// Requests never begin closer together than this.
 const SHORTEST_INTERVAL: Duration = Duration::from_micros(100);
-
-/// The kinds in turn, numbered from 1, as many as were asked for.
-fn schedule(options: &ClientOptions) -> impl Iterator<Item = (u64, Kind)> + use<> {
-    let kinds = options.kinds.0.clone();
-    let all_once = if options.duration.is_some() {
-        u64::MAX
-    } else {
-        kinds.len() as u64
-    };
-    let count = options.requests.map_or(all_once, NonZeroU64::get);
-    (1..=count).zip(kinds.into_iter().cycle())
-}
 
 /// Ends after `duration`, or never.
 async fn after(duration: Option<Duration>) {
@@ -235,6 +235,11 @@ impl Site {
     }
 }
 
+/// The draws of a client's request with that number.
+pub(super) fn draws(seed: u64, number: u64) -> StdRng {
+    StdRng::seed_from_u64(seed.rotate_left(32) ^ number)
+}
+
 /// One request under way: where to, with which draws, and what has arrived.
 pub(super) struct Visit {
     site: Arc<Site>,
@@ -246,12 +251,11 @@ pub(super) struct Visit {
 
 impl Visit {
     fn new(site: &Arc<Site>, number: u64) -> Self {
-        let rng = StdRng::seed_from_u64(site.seed.rotate_left(32) ^ number);
         Self {
             site: Arc::clone(site),
             number,
             received: Received::default(),
-            rng,
+            rng: draws(site.seed, number),
         }
     }
 
@@ -326,7 +330,11 @@ mod tests {
     }
 
     fn kinds(options: &ClientOptions, most: usize) -> Vec<Kind> {
-        schedule(options).take(most).map(|(_, kind)| kind).collect()
+        options
+            .schedule()
+            .take(most)
+            .map(|(_, kind)| kind)
+            .collect()
     }
 
     #[test]

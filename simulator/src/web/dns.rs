@@ -8,12 +8,14 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::Visit;
 use super::content::digest;
 use super::datagram::{Addresses, Conversation};
+use super::exchange::Turn;
 use super::kind::Service;
 use super::server::Shared;
 
@@ -74,11 +76,35 @@ fn text_of(number: u64) -> Vec<String> {
     (0..TEXT_STRINGS as u64).map(string).collect()
 }
 
+// --- without sockets ---
+
+/// A question for an address, and its answer.
+pub(super) fn script_of_datagrams(draws: &mut StdRng) -> Vec<Turn> {
+    let (question, answer) = question_and_answer(draws, RecordType::A);
+    vec![Turn::client(question), Turn::server(answer)]
+}
+
+/// A question for a long text, and its answer, each behind its length.
+pub(super) fn script_of_stream(draws: &mut StdRng) -> Vec<Turn> {
+    let (question, answer) = question_and_answer(draws, RecordType::TXT);
+    let [question, answer] =
+        [question, answer].map(|message| framed(&message).expect("both are of a few kilobytes"));
+    vec![Turn::client(question), Turn::server(answer)]
+}
+
+fn question_and_answer(draws: &mut StdRng, kind: RecordType) -> (Vec<u8>, Vec<u8>) {
+    let question = question(draws, kind)
+        .and_then(|message| Ok(message.to_vec()?))
+        .expect("the name is well formed");
+    let answer = respond(&question).expect("the question is well formed");
+    (question, answer)
+}
+
 // --- client ---
 
 /// Asks for an address by UDP.
 pub(super) async fn ask_udp(visit: &mut Visit) -> anyhow::Result<()> {
-    let question = question(visit, RecordType::A)?;
+    let question = question(&mut visit.rng, RecordType::A)?;
     let conversation = Conversation::open(visit, Service::DnsUdp).await?;
     let reply = conversation.ask(&question.to_vec()?).await?;
     check(&question, &reply)
@@ -86,20 +112,17 @@ pub(super) async fn ask_udp(visit: &mut Visit) -> anyhow::Result<()> {
 
 /// Asks for a long text by TCP.
 pub(super) async fn ask_tcp(visit: &mut Visit) -> anyhow::Result<()> {
-    let question = question(visit, RecordType::TXT)?;
+    let question = question(&mut visit.rng, RecordType::TXT)?;
     let mut stream = visit.tcp(Service::DnsTcp).await?;
     write_message(&mut stream, &question.to_vec()?).await?;
     let reply = read_message(&mut stream).await.context("no answer")?;
     check(&question, &reply)
 }
 
-fn question(visit: &mut Visit, kind: RecordType) -> anyhow::Result<Message> {
-    let lead = ID_LEADS[visit.rng.random_range(0..ID_LEADS.len())];
-    let id = u16::from_be_bytes([lead, visit.rng.random()]);
-    let name = Name::from_ascii(format!(
-        "host-{:08x}.example.test.",
-        visit.rng.random::<u32>()
-    ))?;
+fn question(draws: &mut StdRng, kind: RecordType) -> anyhow::Result<Message> {
+    let lead = ID_LEADS[draws.random_range(0..ID_LEADS.len())];
+    let id = u16::from_be_bytes([lead, draws.random()]);
+    let name = Name::from_ascii(format!("host-{:08x}.example.test.", draws.random::<u32>()))?;
     let mut message = Message::new(id, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(name, kind));
@@ -148,9 +171,13 @@ async fn write_message<S: AsyncWrite + Unpin>(
     stream: &mut S,
     message: &[u8],
 ) -> anyhow::Result<()> {
+    Ok(stream.write_all(&framed(message)?).await?)
+}
+
+/// A message behind its length.
+fn framed(message: &[u8]) -> anyhow::Result<Vec<u8>> {
     let length = u16::try_from(message.len()).context("message too long")?;
-    let framed = [&length.to_be_bytes(), message].concat();
-    Ok(stream.write_all(&framed).await?)
+    Ok([&length.to_be_bytes(), message].concat())
 }
 
 #[cfg(test)]

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::net::UdpSocket;
 
 use super::client::Visit;
 use super::content::digest;
 use super::datagram::Addresses;
+use super::exchange::Turn;
 use super::kind::Service;
 
 /// Outside addresses that one request talks to.
@@ -56,7 +58,7 @@ fn reply(question: &[u8], server: Ipv4Addr) -> Vec<u8> {
 /// Asks every address until each has answered.
 pub(super) async fn fan_out(visit: &mut Visit) -> anyhow::Result<()> {
     let socket = visit.udp().await?;
-    let mut unanswered = questions(visit);
+    let mut unanswered = questions(visit.server_address(), &mut visit.rng);
     while !unanswered.is_empty() {
         for (server, question) in &unanswered {
             socket
@@ -94,26 +96,35 @@ async fn collect(
     Ok(())
 }
 
+/// One question and its answer for each address.
+pub(super) fn scripts(server: Ipv4Addr, draws: &mut StdRng) -> Vec<(Ipv4Addr, Vec<Turn>)> {
+    let turns = |(server, question): (Ipv4Addr, Vec<u8>)| {
+        let reply = reply(&question, server);
+        (server, vec![Turn::client(question), Turn::server(reply)])
+    };
+    questions(server, draws).into_iter().map(turns).collect()
+}
+
 /// One question for each of the server's neighbours in its /24.
-fn questions(visit: &mut Visit) -> BTreeMap<Ipv4Addr, Vec<u8>> {
-    let [a, b, c, _] = visit.server_address().octets();
-    let first: u8 = visit.rng.random_range(1..=(255 - ADDRESSES as u8));
+fn questions(server: Ipv4Addr, draws: &mut StdRng) -> BTreeMap<Ipv4Addr, Vec<u8>> {
+    let [a, b, c, _] = server.octets();
+    let first: u8 = draws.random_range(1..=(255 - ADDRESSES as u8));
     (0..ADDRESSES)
         .map(|index| {
             (
                 Ipv4Addr::new(a, b, c, first + index as u8),
-                question(visit, index),
+                question(draws, index),
             )
         })
         .collect()
 }
 
-fn question(visit: &mut Visit, index: usize) -> Vec<u8> {
+fn question(draws: &mut StdRng, index: usize) -> Vec<u8> {
     let mut question = vec![LEADS[index % LEADS.len()]];
     question.extend(TAG);
     // Never zero: a FastTrack datagram ends in one.
     question.resize_with(LENGTHS[index % LENGTHS.len()], || {
-        visit.rng.random_range(1..=255)
+        draws.random_range(1..=255)
     });
     question
 }

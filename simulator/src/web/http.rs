@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,7 +28,15 @@ use super::server::Shared;
 const ABOUT_KAZAA: &str = include_str!("about_kazaa.html");
 
 /// Where that page lies.
-const ABOUT_KAZAA_PATH: &str = "/about-kazaa";
+pub(super) const ABOUT_KAZAA_PATH: &str = "/about-kazaa";
+
+/// Pages over one connection.
+pub(super) const KEEP_ALIVE_PAGES: usize = 4;
+
+/// Octets of a download.
+pub(super) const DOWNLOAD_SIZES: RangeInclusive<u64> = 64 * 1024..=512 * 1024;
+/// Octets of an upload.
+pub(super) const UPLOAD_SIZES: RangeInclusive<u64> = 1_024..=64 * 1024;
 
 /// What most browsers of one family say.
 pub(super) const USER_AGENT: &str =
@@ -84,13 +93,12 @@ pub(super) async fn respond(
         .path_and_query()
         .map_or("/", |target| target.as_str())
         .to_owned();
-    let seed = shared.seed ^ digest(target.as_bytes());
     let (status, content) = match *request.method() {
         Method::GET => (StatusCode::OK, content_of(&target)),
         Method::POST => receive(&target, request.into_body()).await,
         _ => (StatusCode::METHOD_NOT_ALLOWED, Content::fixed("")),
     };
-    let mut response = Response::new(Payload::in_pieces(content, seed));
+    let mut response = Response::new(Payload::answer(&target, content, shared.seed));
     *response.status_mut() = status;
     Ok(response)
 }
@@ -109,7 +117,7 @@ async fn receive(target: &str, mut body: Incoming) -> (StatusCode, Content) {
 }
 
 /// What the server says about an upload that arrived unaltered.
-fn receipt(target: &str) -> Content {
+pub(super) fn receipt(target: &str) -> Content {
     Content::fixed(format!("stored {target} unaltered\n"))
 }
 
@@ -129,6 +137,11 @@ pub(super) struct Payload {
 }
 
 impl Payload {
+    /// What the server with `seed` answers at `target`.
+    pub(super) fn answer(target: &str, content: Content, seed: u64) -> Self {
+        Self::in_pieces(content, seed ^ digest(target.as_bytes()))
+    }
+
     /// Content in pieces of drawn sizes, so that segment borders fall anywhere.
     fn in_pieces(content: Content, seed: u64) -> Self {
         Self {
@@ -149,6 +162,20 @@ impl Payload {
     fn none() -> Self {
         Self::whole(Content::fixed(""))
     }
+
+    /// The next piece as it is written, until the end.
+    pub(super) fn next_piece(&mut self) -> Option<Bytes> {
+        let most = match &mut self.pieces {
+            Some(rng) => rng.random_range(1..=LARGEST_PIECE),
+            None => LARGEST_PIECE,
+        };
+        self.content.take(most)
+    }
+
+    /// Octets not yet written.
+    pub(super) fn remaining(&self) -> u64 {
+        self.content.remaining()
+    }
 }
 
 impl Body for Payload {
@@ -159,11 +186,7 @@ impl Body for Payload {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let most = match &mut self.pieces {
-            Some(rng) => rng.random_range(1..=LARGEST_PIECE),
-            None => LARGEST_PIECE,
-        };
-        Poll::Ready(self.content.take(most).map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(self.next_piece().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,45 +202,40 @@ impl Body for Payload {
 
 /// One page of some kilobytes.
 pub(super) async fn page(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = page_target(visit);
+    let target = page_target(&mut visit.rng);
     get_in_the_clear(visit, &target).await
 }
 
 /// Four pages, one after the other, over one connection.
 pub(super) async fn keep_alive(visit: &mut Visit) -> anyhow::Result<()> {
     let mut connection = Connection::open(visit.tcp(Service::Http).await?).await?;
-    for _ in 0..4 {
-        connection.get(&page_target(visit)).await?;
+    for _ in 0..KEEP_ALIVE_PAGES {
+        connection.get(&page_target(&mut visit.rng)).await?;
     }
     Ok(())
 }
 
 /// A download of 64 to 512 KiB.
 pub(super) async fn download(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = bytes_target(visit, 64 * 1024..=512 * 1024);
+    let target = bytes_target(&mut visit.rng, DOWNLOAD_SIZES);
     get_in_the_clear(visit, &target).await
 }
 
 /// A path of digits and a file name, as application stores use it.
 pub(super) async fn digits(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = format!("/{}/app.apk", visit.rng.random_range(10_000..1_000_000));
+    let target = digits_target(&mut visit.rng);
     get_in_the_clear(visit, &target).await
 }
 
 /// A path that begins with a dot (RFC 8615).
 pub(super) async fn well_known(visit: &mut Visit) -> anyhow::Result<()> {
-    let token: u128 = visit.rng.random();
-    get_in_the_clear(visit, &format!("/.well-known/acme-challenge/{token:032x}")).await
+    let target = well_known_target(&mut visit.rng);
+    get_in_the_clear(visit, &target).await
 }
 
 /// A page asked for with cookies of 6 to 12 KiB.
 pub(super) async fn large_head(visit: &mut Visit) -> anyhow::Result<()> {
-    let mut request = get_request(&page_target(visit))?;
-    let length = visit.rng.random_range(6 * 1024..=12 * 1024);
-    let cookie = format!("{:032x}", visit.rng.random::<u128>()).repeat(length / 32);
-    request
-        .headers_mut()
-        .insert(header::COOKIE, format!("session={cookie}").parse()?);
+    let request = cookie_request(&mut visit.rng)?;
     Connection::open(visit.tcp(Service::Http).await?)
         .await?
         .fetch(request)
@@ -226,7 +244,7 @@ pub(super) async fn large_head(visit: &mut Visit) -> anyhow::Result<()> {
 
 /// An upload of 1 to 64 KiB.
 pub(super) async fn upload(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = bytes_target(visit, 1_024..=64 * 1024);
+    let target = bytes_target(&mut visit.rng, UPLOAD_SIZES);
     post(visit, &target).await
 }
 
@@ -241,14 +259,27 @@ pub(super) async fn upload_about_kazaa(visit: &mut Visit) -> anyhow::Result<()> 
 }
 
 /// A path that names a page.
-pub(super) fn page_target(visit: &mut Visit) -> String {
-    format!("/news/{:08x}.html", visit.rng.random::<u32>())
+pub(super) fn page_target(draws: &mut StdRng) -> String {
+    format!("/news/{:08x}.html", draws.random::<u32>())
 }
 
 /// A path that names that many octets, and whose they are.
-pub(super) fn bytes_target(visit: &mut Visit, size: std::ops::RangeInclusive<u64>) -> String {
-    let (octets, name) = (visit.rng.random_range(size), visit.rng.random::<u32>());
+pub(super) fn bytes_target(draws: &mut StdRng, size: RangeInclusive<u64>) -> String {
+    let (octets, name) = (draws.random_range(size), draws.random::<u32>());
     format!("/bytes/{octets}?name={name:08x}")
+}
+
+/// A path that begins with digits.
+pub(super) fn digits_target(draws: &mut StdRng) -> String {
+    format!("/{}/app.apk", draws.random_range(10_000..1_000_000))
+}
+
+/// A path that begins with a dot.
+pub(super) fn well_known_target(draws: &mut StdRng) -> String {
+    format!(
+        "/.well-known/acme-challenge/{:032x}",
+        draws.random::<u128>()
+    )
 }
 
 async fn get_in_the_clear(visit: &Visit, target: &str) -> anyhow::Result<()> {
@@ -259,9 +290,7 @@ async fn get_in_the_clear(visit: &Visit, target: &str) -> anyhow::Result<()> {
 }
 
 async fn post(visit: &Visit, target: &str) -> anyhow::Result<()> {
-    let mut request = get_request(target)?;
-    *request.method_mut() = Method::POST;
-    *request.body_mut() = Payload::whole(content_of(target));
+    let request = post_request(target)?;
     let mut connection = Connection::open(visit.tcp(Service::Http).await?).await?;
     let response = connection
         .sender
@@ -279,6 +308,25 @@ pub(super) fn get_request(target: &str) -> anyhow::Result<Request<Payload>> {
         .header(header::ACCEPT, "text/html,application/xhtml+xml,*/*;q=0.8")
         .header(header::ACCEPT_LANGUAGE, "en-GB,en;q=0.5");
     Ok(request.body(Payload::none())?)
+}
+
+/// A browser's upload to `target`.
+pub(super) fn post_request(target: &str) -> anyhow::Result<Request<Payload>> {
+    let mut request = get_request(target)?;
+    *request.method_mut() = Method::POST;
+    *request.body_mut() = Payload::whole(content_of(target));
+    Ok(request)
+}
+
+/// A browser's request for a page, with cookies of 6 to 12 KiB.
+pub(super) fn cookie_request(draws: &mut StdRng) -> anyhow::Result<Request<Payload>> {
+    let mut request = get_request(&page_target(draws))?;
+    let length = draws.random_range(6 * 1024..=12 * 1024);
+    let cookie = format!("{:032x}", draws.random::<u128>()).repeat(length / 32);
+    request
+        .headers_mut()
+        .insert(header::COOKIE, format!("session={cookie}").parse()?);
+    Ok(request)
 }
 
 /// An HTTP/1.1 connection over any stream; it ends when dropped.

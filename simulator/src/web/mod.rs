@@ -11,6 +11,8 @@
 //! signatures but no certificate authority: this is traffic of a test network, and what proves the
 //! answer is its content.
 //!
+//! The same requests exist without sockets, as scripts of what both sides write ([`exchange()`]).
+//!
 //! | file | what it speaks |
 //! |---|---|
 //! | `http.rs`, `raw_http.rs` | HTTP/1.1 by hyper; heads that hyper would not write |
@@ -25,6 +27,7 @@ mod client;
 mod content;
 mod datagram;
 mod dns;
+mod exchange;
 mod game;
 mod http;
 mod kind;
@@ -43,5 +46,6 @@ mod stun;
 mod tls;
 
 pub use client::{ClientOptions, browse};
+pub use exchange::{Conversation, Exchange, Side, Turn, exchange};
 pub use kind::{Kind, KindList, Service, Transport, UnknownKind};
 pub use server::{ServerOptions, serve};

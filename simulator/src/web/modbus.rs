@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::Visit;
 use super::content::digest;
+use super::exchange::Turn;
 use super::kind::Service;
 use super::server::Shared;
 
@@ -34,17 +36,8 @@ pub(super) async fn answer(mut stream: TcpStream, _: Arc<Shared>) -> anyhow::Res
 /// Reads some registers three times, as a poller does. Four registers make an answer of 17 octets,
 /// a length that FastTrack's handshake also has.
 pub(super) async fn read(visit: &mut Visit) -> anyhow::Result<()> {
-    let unit = visit.rng.random_range(1..=247);
     let mut stream = visit.tcp(Service::Modbus).await?;
-    let first: u16 = visit.rng.random();
-    for transaction in 0..3 {
-        let count = visit.rng.random_range(1..=10);
-        let request = request(
-            first.wrapping_add(transaction),
-            unit,
-            visit.rng.random(),
-            count,
-        );
+    for request in requests(&mut visit.rng) {
         stream.write_all(&request).await?;
         let wanted = reply(&request);
         let mut got = vec![0; wanted.len()];
@@ -52,6 +45,22 @@ pub(super) async fn read(visit: &mut Visit) -> anyhow::Result<()> {
         ensure!(got == wanted, "altered registers: {got:02x?}");
     }
     Ok(())
+}
+
+/// Three reads and their answers.
+pub(super) fn script(draws: &mut StdRng) -> Vec<Turn> {
+    let requests = requests(draws);
+    let turns = |request| [Turn::client(request), Turn::server(reply(&request))];
+    requests.into_iter().flat_map(turns).collect()
+}
+
+fn requests(draws: &mut StdRng) -> [Request; 3] {
+    let unit = draws.random_range(1..=247);
+    let first: u16 = draws.random();
+    [0, 1, 2].map(|number| {
+        let count = draws.random_range(1..=10);
+        request(first.wrapping_add(number), unit, draws.random(), count)
+    })
 }
 
 /// Transaction, protocol 0, 6 octets follow, unit, function, first register, count.

@@ -13,8 +13,10 @@ use super::server::Shared;
 use super::stream::Lines;
 use super::tls;
 
-const CLIENT_HELLO: &str = "NXSH-8.10.1";
-const SERVER_HELLO: &str = "NXD-8.10.1";
+/// The client's first line.
+pub(super) const CLIENT_HELLO: &str = "NXSH-8.10.1";
+/// The server's.
+pub(super) const SERVER_HELLO: &str = "NXD-8.10.1";
 
 /// Greets back, then answers over TLS.
 pub(super) async fn answer(stream: TcpStream, shared: Arc<Shared>) -> anyhow::Result<()> {
@@ -29,7 +31,7 @@ pub(super) async fn answer(stream: TcpStream, shared: Arc<Shared>) -> anyhow::Re
 
 /// Greets, then fetches a page over TLS in place of a desktop.
 pub(super) async fn greet(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = page_target(visit);
+    let target = page_target(&mut visit.rng);
     let mut lines = Lines::new(visit.tcp(Service::Nomachine).await?);
     lines
         .stream()

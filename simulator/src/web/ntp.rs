@@ -5,9 +5,11 @@
 
 use anyhow::ensure;
 use rand::RngExt;
+use rand::rngs::StdRng;
 
 use super::client::Visit;
 use super::datagram::{Addresses, Conversation};
+use super::exchange::Turn;
 use super::kind::Service;
 
 const LENGTH: usize = 48;
@@ -33,6 +35,12 @@ pub(super) async fn ask(visit: &mut Visit) -> anyhow::Result<()> {
     let answer = conversation.ask(&request(now)).await?;
     ensure!(answer == reply(now), "altered time: {answer:02x?}");
     Ok(())
+}
+
+/// Request and reply.
+pub(super) fn script(draws: &mut StdRng) -> Vec<Turn> {
+    let now = draws.random();
+    vec![Turn::client(request(now)), Turn::server(reply(now))]
 }
 
 /// A request as modern clients send it: nothing but mode and transmit time, here a random number

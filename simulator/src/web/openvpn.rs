@@ -7,9 +7,11 @@
 
 use anyhow::ensure;
 use rand::RngExt;
+use rand::rngs::StdRng;
 
 use super::client::Visit;
 use super::datagram::{Addresses, Conversation};
+use super::exchange::Turn;
 use super::kind::Service;
 
 /// Opcode 7: the client begins.
@@ -23,6 +25,9 @@ const ACK: u8 = 5 << 3;
 
 /// Octets of TLS in the client's control packet.
 const PIECE: usize = 180;
+
+/// The number of the client's control packet; its reset was number 0.
+const CONTROL_NUMBER: [u8; 4] = 1u32.to_be_bytes();
 
 type Session = [u8; 8];
 
@@ -50,13 +55,29 @@ pub(super) async fn shake_hands(visit: &mut Visit) -> anyhow::Result<()> {
     conversation
         .tell(&ack(&client, 0, &server_session(&client)))
         .await?;
-    let control = [&[CONTROL][..], &client, &[0], &1u32.to_be_bytes(), &hello].concat();
-    let acknowledged = conversation.ask(&control).await?;
+    let acknowledged = conversation.ask(&client_control(&client, &hello)).await?;
     ensure!(
-        acknowledged == server_ack(&client, 1u32.to_be_bytes()),
+        acknowledged == server_ack(&client, CONTROL_NUMBER),
         "altered acknowledgement"
     );
     Ok(())
+}
+
+/// Reset, reset, acknowledgement, control, acknowledgement.
+pub(super) fn script(draws: &mut StdRng) -> Vec<Turn> {
+    let client: Session = draws.random();
+    let hello: [u8; PIECE] = std::array::from_fn(|_| draws.random());
+    vec![
+        Turn::client(client_reset(&client)),
+        Turn::server(server_reset(&client)),
+        Turn::client(ack(&client, 0, &server_session(&client))),
+        Turn::client(client_control(&client, &hello)),
+        Turn::server(server_ack(&client, CONTROL_NUMBER)),
+    ]
+}
+
+fn client_control(client: &Session, hello: &[u8; PIECE]) -> Vec<u8> {
+    [&[CONTROL][..], client, &[0], &CONTROL_NUMBER, hello].concat()
 }
 
 fn client_reset(client: &Session) -> Vec<u8> {

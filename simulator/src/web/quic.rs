@@ -4,6 +4,7 @@
 //! line, as in HTTP/0.9, since nothing on the path can read it anyway.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
@@ -17,10 +18,14 @@ use super::http::{bytes_target, content_of};
 use super::kind::Service;
 use super::tls::{self, SERVER_NAME};
 
-const ALPN: &[u8] = b"h3";
+/// HTTP/3 in the ALPN extension.
+pub(super) const ALPN: &[u8] = b"h3";
 
 /// The longest request line, in octets.
 const LONGEST_REQUEST: usize = 1_024;
+
+/// Octets of a download.
+pub(super) const SIZES: RangeInclusive<u64> = 1_024..=128 * 1024;
 
 /// The most octets handed to the stream at a time.
 const PIECE: usize = 16 * 1024;
@@ -82,7 +87,7 @@ async fn answer_stream(mut send: SendStream, mut receive: RecvStream) -> anyhow:
 
 /// One download over a connection of its own.
 pub(super) async fn request(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = bytes_target(visit, 1_024..=128 * 1024);
+    let target = bytes_target(&mut visit.rng, SIZES);
     let server = visit.server(Service::Quic);
     let connecting = visit.site().quic.connect(server, SERVER_NAME)?;
     let connection = connecting

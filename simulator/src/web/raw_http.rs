@@ -2,6 +2,7 @@
 
 use anyhow::{Context, anyhow, ensure};
 use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::Visit;
@@ -14,31 +15,39 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// A page over HTTP/1.0, where `User-Agent` is spelt as it should be.
 pub(super) async fn http10(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = page_target(visit);
-    let head = format!("GET {target} HTTP/1.0\r\nUser-Agent: Wget/1.21.3\r\nAccept: */*\r\n\r\n");
-    exchange(visit, &target, &[head.as_bytes()]).await
+    let target = page_target(&mut visit.rng);
+    exchange(visit, &target, &[http10_head(&target)]).await
 }
 
 /// A page asked for by a head in two segments, cut at any place.
 pub(super) async fn split_head(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = page_target(visit);
-    let head = format!(
+    let target = page_target(&mut visit.rng);
+    let parts = split_head_parts(&target, &mut visit.rng);
+    exchange(visit, &target, &parts).await
+}
+
+/// The head of a request of HTTP/1.0.
+pub(super) fn http10_head(target: &str) -> String {
+    format!("GET {target} HTTP/1.0\r\nUser-Agent: Wget/1.21.3\r\nAccept: */*\r\n\r\n")
+}
+
+/// The two parts of a head, cut at any place.
+pub(super) fn split_head_parts(target: &str, draws: &mut StdRng) -> [String; 2] {
+    let mut head = format!(
         "GET {target} HTTP/1.1\r\nHost: www.example.test\r\nUser-Agent: {USER_AGENT}\r\n\
          Connection: close\r\n\r\n"
     );
-    let (first, second) = head
-        .as_bytes()
-        .split_at(visit.rng.random_range(1..head.len()));
-    exchange(visit, &target, &[first, second]).await
+    let rest = head.split_off(draws.random_range(1..head.len()));
+    [head, rest]
 }
 
 /// Writes the parts of a head, each on its own, and compares what comes until the server closes.
-async fn exchange(visit: &Visit, target: &str, parts: &[&[u8]]) -> anyhow::Result<()> {
+async fn exchange(visit: &Visit, target: &str, parts: &[String]) -> anyhow::Result<()> {
     let mut stream = visit.tcp(Service::Http).await?;
     for part in parts {
         // Without Nagle's delay each write is a segment of its own.
         stream
-            .write_all(part)
+            .write_all(part.as_bytes())
             .await
             .context("cannot send the request")?;
     }

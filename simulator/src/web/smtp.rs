@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::client::Visit;
 use super::content::digest;
+use super::exchange::Turn;
 use super::kind::Service;
 use super::server::Shared;
 use super::stream::Lines;
@@ -56,19 +58,11 @@ fn receipt(mail: &str) -> String {
 
 /// Delivers one mail.
 pub(super) async fn deliver(visit: &mut Visit) -> anyhow::Result<()> {
-    let mail = mail(visit);
+    let mail = mail(&mut visit.rng);
     let mut lines = Lines::new(visit.tcp(Service::Smtp).await?);
     lines.expect(GREETING).await?;
-    let dialogue = [
-        ("EHLO client.example.test", HELLO),
-        ("MAIL FROM:<a@example.test>", OK),
-        ("RCPT TO:<b@example.test>", OK),
-        ("DATA", GO_AHEAD),
-        (&format!("{mail}."), &receipt(&mail)),
-        ("QUIT", GOODBYE),
-    ];
-    for (command, reply) in dialogue {
-        lines.stream().write_all(line(command).as_bytes()).await?;
+    for (command, reply) in dialogue(&mail) {
+        lines.stream().write_all(line(&command).as_bytes()).await?;
         for wanted in reply.split("\r\n") {
             lines.expect(wanted).await?;
         }
@@ -76,11 +70,34 @@ pub(super) async fn deliver(visit: &mut Visit) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The greeting, then every command with its reply.
+pub(super) fn script(draws: &mut StdRng) -> Vec<Turn> {
+    let greeting = [Turn::server(line(GREETING))];
+    let commands = dialogue(&mail(draws));
+    let rest = commands
+        .iter()
+        .flat_map(|(command, reply)| [Turn::client(line(command)), Turn::server(line(reply))]);
+    greeting.into_iter().chain(rest).collect()
+}
+
+/// What the client says, and what it is answered.
+fn dialogue(mail: &str) -> [(String, String); 6] {
+    [
+        ("EHLO client.example.test", HELLO),
+        ("MAIL FROM:<a@example.test>", OK),
+        ("RCPT TO:<b@example.test>", OK),
+        ("DATA", GO_AHEAD),
+        (&format!("{mail}."), &receipt(mail)),
+        ("QUIT", GOODBYE),
+    ]
+    .map(|(command, reply)| (command.to_owned(), reply.to_owned()))
+}
+
 /// A mail with a short header and some lines that begin with no dot.
-fn mail(visit: &mut Visit) -> String {
+fn mail(draws: &mut StdRng) -> String {
     let mut mail = line("Subject: control group") + &line("");
-    for _ in 0..visit.rng.random_range(1..40) {
-        mail.push_str(&line(&format!("{:032x}", visit.rng.random::<u128>())));
+    for _ in 0..draws.random_range(1..40) {
+        mail.push_str(&line(&format!("{:032x}", draws.random::<u128>())));
     }
     mail
 }

@@ -16,7 +16,7 @@ use super::server::Shared;
 const CONNECT: [u8; 2] = [4, 1];
 
 /// Version 0, code 90: granted. Six octets follow that a client ignores.
-const GRANTED: [u8; 8] = [0, 90, 0, 0, 0, 0, 0, 0];
+pub(super) const GRANTED: [u8; 8] = [0, 90, 0, 0, 0, 0, 0, 0];
 
 /// A user name of three letters and the octet that ends it.
 const USER: [u8; 4] = *b"bob\0";
@@ -35,7 +35,7 @@ pub(super) async fn answer(mut stream: TcpStream, shared: Arc<Shared>) -> anyhow
 
 /// Fetches a page through the proxy.
 pub(super) async fn page(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = page_target(visit);
+    let target = page_target(&mut visit.rng);
     let mut stream = visit.tcp(Service::Socks).await?;
     stream.write_all(&request()).await?;
     let mut grant = [0; GRANTED.len()];
@@ -44,7 +44,8 @@ pub(super) async fn page(visit: &mut Visit) -> anyhow::Result<()> {
     Connection::open(stream).await?.get(&target).await
 }
 
-fn request() -> [u8; 12] {
+/// The request: version and command, port, address, user.
+pub(super) fn request() -> [u8; 12] {
     let [v, c] = CONNECT;
     let [p0, p1, a, b, d, e] = TARGET;
     let [u0, u1, u2, end] = USER;

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::Visit;
+use super::exchange::Turn;
 use super::kind::Service;
 use super::server::Shared;
 use super::stream::Lines;
@@ -69,6 +71,17 @@ pub(super) async fn greet(visit: &mut Visit) -> anyhow::Result<()> {
         "altered key exchange offer"
     );
     Ok(())
+}
+
+/// Identifications and offers, server first.
+pub(super) fn script(draws: &mut StdRng) -> Vec<Turn> {
+    let cookie: [u8; 16] = draws.random();
+    vec![
+        Turn::server(line(SERVER_IDENTIFICATION)),
+        Turn::client(line(CLIENT_IDENTIFICATION)),
+        Turn::client(packet(&cookie)),
+        Turn::server(packet(&reply_cookie(cookie))),
+    ]
 }
 
 fn line(identification: &str) -> String {

@@ -1,12 +1,14 @@
 //! STUN binding requests (RFC 8489), with a fingerprint on both messages.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, ensure};
 use rand::RngExt;
+use rand::rngs::StdRng;
 
 use super::client::Visit;
 use super::datagram::{Addresses, Conversation};
+use super::exchange::Turn;
 use super::kind::Service;
 
 const BINDING_REQUEST: u16 = 0x0001;
@@ -28,11 +30,10 @@ type TransactionId = [u8; 12];
 /// Answers a binding request with the address it came from.
 pub(super) fn answer(request: &[u8], addresses: Addresses) -> Option<Vec<u8>> {
     let id = open(request, BINDING_REQUEST)?;
-    Some(message(
-        BINDING_SUCCESS,
-        id,
-        &mapped_address(addresses.client)?,
-    ))
+    let IpAddr::V4(client) = addresses.client.ip() else {
+        return None;
+    };
+    Some(success(id, client, addresses.client.port()))
 }
 
 /// Asks for the own address. Behind NAT it is not the socket's, so its port and address are not
@@ -48,6 +49,20 @@ pub(super) async fn ask(visit: &mut Visit) -> anyhow::Result<()> {
         "no mapped address"
     );
     Ok(())
+}
+
+/// Request and answer. The answer names some address outside, as behind NAT.
+pub(super) fn script(draws: &mut StdRng) -> Vec<Turn> {
+    let id: TransactionId = draws.random();
+    let port = draws.random_range(1_024..=u16::MAX);
+    vec![
+        Turn::client(message(BINDING_REQUEST, id, &[])),
+        Turn::server(success(id, Ipv4Addr::new(192, 0, 2, 2), port)),
+    ]
+}
+
+fn success(id: TransactionId, client: Ipv4Addr, port: u16) -> Vec<u8> {
+    message(BINDING_SUCCESS, id, &mapped_address(client, port))
 }
 
 fn message(kind: u16, id: TransactionId, attributes: &[u8]) -> Vec<u8> {
@@ -75,11 +90,8 @@ fn open(message: &[u8], kind: u16) -> Option<TransactionId> {
     whole.then(|| message[8..HEADER].try_into().expect("an id has 12 octets"))
 }
 
-fn mapped_address(client: SocketAddr) -> Option<Vec<u8>> {
-    let IpAddr::V4(address) = client.ip() else {
-        return None;
-    };
-    let port = client.port() ^ (MAGIC_COOKIE >> 16) as u16;
+fn mapped_address(address: Ipv4Addr, port: u16) -> Vec<u8> {
+    let port = port ^ (MAGIC_COOKIE >> 16) as u16;
     let address = u32::from(address) ^ MAGIC_COOKIE;
     let family_ipv4 = [0, 1];
     let value = [
@@ -88,7 +100,7 @@ fn mapped_address(client: SocketAddr) -> Option<Vec<u8>> {
         &address.to_be_bytes(),
     ]
     .concat();
-    Some(attribute(XOR_MAPPED_ADDRESS, &value))
+    attribute(XOR_MAPPED_ADDRESS, &value)
 }
 
 /// An attribute whose value fills whole words.
@@ -117,11 +129,13 @@ fn crc32(octets: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     const CLIENT: Addresses = Addresses {
-        client: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 32853),
-        server: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        client: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 32853),
+        server: IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
 
     #[test]

@@ -1,6 +1,7 @@
 //! TLS by rustls: the server's self-signed identity, and a client that checks signatures but no
 //! authority (see the module's documentation).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -23,8 +24,15 @@ use super::server::Shared;
 /// The name in the certificate and in the client's SNI.
 pub(super) const SERVER_NAME: &str = "www.example.test";
 
-const ALPN_HTTP1: &[u8] = b"http/1.1";
-const ALPN_HTTP2: &[u8] = b"h2";
+/// HTTP/1.1 in the ALPN extension.
+pub(super) const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// HTTP/2 in the ALPN extension.
+pub(super) const ALPN_HTTP2: &[u8] = b"h2";
+
+/// Octets of a download over HTTP/1.1.
+pub(super) const HTTP1_SIZES: RangeInclusive<u64> = 1_024..=128 * 1024;
+/// Octets of each download over HTTP/2.
+pub(super) const HTTP2_SIZES: RangeInclusive<u64> = 1_024..=64 * 1024;
 
 /// A certificate that vouches for itself, and its key.
 pub(super) struct Identity {
@@ -194,7 +202,7 @@ where
 
 /// One download over HTTP/1.1.
 pub(super) async fn http1(visit: &mut Visit) -> anyhow::Result<()> {
-    let target = bytes_target(visit, 1_024..=128 * 1024);
+    let target = bytes_target(&mut visit.rng, HTTP1_SIZES);
     let stream = visit.tcp(Service::Tls).await?;
     let stream = visit.site().tls.connect_http1(stream).await?;
     Connection::open(stream).await?.get(&target).await
@@ -202,7 +210,7 @@ pub(super) async fn http1(visit: &mut Visit) -> anyhow::Result<()> {
 
 /// Three downloads over HTTP/2, asked for together.
 pub(super) async fn http2(visit: &mut Visit) -> anyhow::Result<()> {
-    let targets: [String; 3] = std::array::from_fn(|_| bytes_target(visit, 1_024..=64 * 1024));
+    let targets: [String; 3] = std::array::from_fn(|_| bytes_target(&mut visit.rng, HTTP2_SIZES));
     let stream = visit.tcp(Service::Tls).await?;
     let stream = connect(&visit.site().tls.http2, stream, ALPN_HTTP2).await?;
     let handshake = client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
