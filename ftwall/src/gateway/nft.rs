@@ -45,8 +45,8 @@ impl Listing {
     /// Reads nft's output; anything unreadable counts as nothing there.
     pub fn parse(output: &[u8]) -> Listing {
         let mut value: Value = serde_json::from_slice(output).unwrap_or_default();
-        let objects = match value["nftables"].take() {
-            Value::Array(objects) => objects,
+        let objects = match value.get_mut("nftables").map(Value::take) {
+            Some(Value::Array(objects)) => objects,
             _ => Vec::new(),
         };
         Listing { objects }
@@ -124,7 +124,9 @@ mod tests {
 
     #[test]
     fn unreadable_output_lists_nothing() {
-        assert_eq!(Listing::parse(b"not json").objects("table").count(), 0);
+        for output in [&b"not json"[..], b"", b"31", b"[]", b"\"nftables\"", b"{}"] {
+            assert_eq!(Listing::parse(output).objects("table").count(), 0);
+        }
         assert_eq!(
             Listing::parse(br#"{"nftables": 3}"#)
                 .objects("table")
