@@ -96,6 +96,9 @@ impl<'a> Packet<'a> {
         if stopped.is_some() {
             return Err(malformed);
         }
+        if contradicts_its_length(&ip) {
+            return Err(Malformed::Ip);
+        }
         let missing = announced_len(&ip).saturating_sub(bytes.len());
         let transport = match ip.payload_ip_number() {
             _ if is_later_fragment(&ip) => Transport::LaterFragment,
@@ -134,6 +137,16 @@ fn announced_len(ip: &LaxIpSlice<'_>) -> usize {
     }
 }
 
+/// Whether a packet claims to be shorter than its own header. The kernel forwards none that does.
+fn contradicts_its_length(ip: &LaxIpSlice<'_>) -> bool {
+    match ip {
+        LaxIpSlice::Ipv4(ip) => {
+            (1..ip.header().slice().len()).contains(&usize::from(ip.header().total_len()))
+        }
+        LaxIpSlice::Ipv6(_) => false,
+    }
+}
+
 fn is_later_fragment(ip: &LaxIpSlice<'_>) -> bool {
     match ip {
         LaxIpSlice::Ipv4(ip) => ip.header().fragments_offset().value() != 0,
@@ -162,14 +175,14 @@ fn datagram(bytes: &[u8], missing: usize) -> Option<Transport<'_>> {
     if (1..UDP_HEADER_LEN).contains(&announced) {
         return None;
     }
-    let captured = udp.payload().len();
     Some(Transport::Udp(Datagram {
         source_port: udp.source_port(),
         destination_port: udp.destination_port(),
         payload: udp.payload(),
-        payload_len: captured
-            .max(announced.saturating_sub(UDP_HEADER_LEN))
-            .max(captured + missing),
+        payload_len: match announced.checked_sub(UDP_HEADER_LEN) {
+            Some(announced) => announced,
+            None => udp.payload().len() + missing,
+        },
     }))
 }
 
@@ -227,6 +240,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn padding_behind_a_datagram_is_no_part_of_it_however_much_of_it_was_captured() {
+        let mut bytes = udp("10.0.0.1:1", "198.18.0.1:2", b"ping");
+        bytes.extend([0; 20]);
+        let total_len = bytes.len() as u8;
+        bytes[3] = total_len;
+        for captured in [bytes.len(), bytes.len() - 7] {
+            let packet = Packet::parse(&bytes[..captured]).unwrap();
+            let Transport::Udp(datagram) = packet.transport else {
+                panic!("{packet:?}")
+            };
+            assert_eq!((datagram.payload, datagram.payload_len), (&b"ping"[..], 4));
+        }
+    }
+
+    #[test]
     fn a_packet_of_64_kib_is_read_whole() {
         let payload = vec![5; 65_000];
         let bytes = tcp("10.0.0.1:1", "198.18.0.1:2", 1, None, false, &payload);
@@ -250,6 +278,9 @@ pub(crate) mod tests {
     fn headers_that_do_not_hold_together_are_named() {
         assert_eq!(Packet::parse(&[]), Err(Malformed::Ip));
         assert_eq!(Packet::parse(&[0x45; 12]), Err(Malformed::Ip));
+        let mut announced_too_short = udp("10.0.0.1:1", "198.18.0.1:2", &[1; 4]);
+        announced_too_short[2..4].copy_from_slice(&19_u16.to_be_bytes());
+        assert_eq!(Packet::parse(&announced_too_short), Err(Malformed::Ip));
         let mut offset_beyond_the_end = tcp("10.0.0.1:1", "198.18.0.1:2", 1, None, false, &[]);
         offset_beyond_the_end[32] = 0xf0;
         let error = Packet::parse(&offset_beyond_the_end).unwrap_err();
