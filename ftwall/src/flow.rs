@@ -278,7 +278,8 @@ impl Stream {
         growth
     }
 
-    /// The first segment seen was not the first one sent: everything moves back.
+    /// The first segment seen was not the first one sent: everything moves back. What is furthest
+    /// back makes room, since a sender may do this as often as it likes.
     fn rebase(&mut self, sequence: u32, distance: usize) {
         self.base = Some(Base {
             sequence,
@@ -291,6 +292,12 @@ impl Stream {
         if !head.is_empty() {
             self.waiting.push((distance, head));
         }
+        for (offset, octets) in &mut self.waiting {
+            octets.truncate(HEAD_LIMIT.saturating_sub(*offset));
+        }
+        self.waiting.retain(|(_, octets)| !octets.is_empty());
+        self.waiting.sort_by_key(|(offset, _)| *offset);
+        self.waiting.truncate(MAX_WAITING);
     }
 
     fn place(&mut self, offset: usize, payload: &[u8], room: usize) -> Growth {
@@ -339,7 +346,7 @@ impl Stream {
         }
     }
 
-    fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.head.len()
             + self
                 .waiting
@@ -373,6 +380,9 @@ const MAX_REORDERING: i32 = 1 << 16;
 const MAX_IN_FLIGHT: u32 = 1 << 22;
 /// Pieces behind a gap that are kept per direction.
 const MAX_WAITING: usize = 16;
+/// Octets held of one direction at most: its head, and pieces of no more than a head's length.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) const MAX_HELD_PER_STREAM: usize = (1 + MAX_WAITING) * HEAD_LIMIT;
 
 /// Every flow that is followed.
 #[derive(Debug)]
@@ -543,6 +553,17 @@ mod tests {
         stream.record(&segment(105, b"world"), 99);
         stream.record(&segment(100, b"hello"), 99);
         assert_eq!(stream.head(), b"helloworld");
+    }
+
+    #[test]
+    fn a_beginning_that_moves_back_for_ever_holds_no_more_than_any_other() {
+        let mut stream = Stream::default();
+        for sequence in (0..200_u32).rev() {
+            stream.record(&segment(sequence * 10, b"GET /"), usize::MAX);
+            assert!(stream.waiting.len() <= MAX_WAITING);
+            assert!(stream.held() <= MAX_HELD_PER_STREAM);
+        }
+        assert_eq!(stream.head(), b"GET /");
     }
 
     #[test]
