@@ -135,11 +135,13 @@ fn read_request(head: &Head<'_>) -> Request {
     if is_hash_path(line.path) {
         return Request::Evidence(Evidence::HashRequest);
     }
-    if is_marked(&message) {
-        return Request::Evidence(Evidence::MarkedRequest);
-    }
+    // Fields behind a line that is not HTTP/1 are not read: in pieces, such a flow is given up before
+    // they come.
     if message.start_line_is_whole && !line.has_version {
         return Request::Other;
+    }
+    if is_marked(&message) {
+        return Request::Evidence(Evidence::MarkedRequest);
     }
     if is_numbered(line.path, message.start_line_is_whole) {
         return Request::Numbered {
