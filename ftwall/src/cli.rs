@@ -14,6 +14,7 @@ use crate::gateway::backend::Backend;
 use crate::gateway::daemon::RunSettings;
 use crate::gateway::failure::Misconfigured;
 use crate::gateway::marks::MarkField;
+use crate::gateway::queue::QueueReader;
 use crate::gateway::replay::{Format, Options};
 use crate::gateway::rules::{InboundBlock, OpenPort, PayloadTest, RuleSettings, WhenDown};
 use crate::protocol::PROTOCOLS;
@@ -70,6 +71,14 @@ pub struct RunArgs {
     rules: RuleArgs,
     #[command(flatten)]
     policy: PolicyArgs,
+    /// Who reads the packet queue: netlink answers many packets at once, nfq one by one
+    #[arg(
+        long,
+        value_name = "READER",
+        default_value_t,
+        help_heading = "Kernel rules"
+    )]
+    queue_reader: QueueReader,
     /// Where events go, one JSON object per line: a file to append to, or - for standard output
     #[arg(
         long,
@@ -279,6 +288,7 @@ impl RunArgs {
             rules: self.rules.settings()?,
             engine,
             backend: self.rules.backend(),
+            queue_reader: self.queue_reader,
             events: self.events,
             seed: self.seed.unwrap_or_else(rand::random),
         })

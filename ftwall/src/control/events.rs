@@ -13,7 +13,8 @@ use std::str::FromStr;
 use serde::Serialize;
 use tracing::warn;
 
-use crate::{Event, Timestamp};
+use crate::gateway::queue::Losses;
+use crate::{Counters, Event, Timestamp};
 
 /// Where events go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +88,10 @@ pub struct Statistics {
     pub verdicts: BTreeMap<String, u64>,
     /// Evidence by name.
     pub evidence: BTreeMap<&'static str, u64>,
-    /// Errors of the queue's socket, by what the kernel said.
+    /// Errors of the queue's socket, by kind.
     pub queue_errors: BTreeMap<String, u64>,
+    /// Packets the kernel dropped because nobody took them in time.
+    pub queue_losses: Losses,
     /// Answers and probes the network did not take.
     pub injections_failed: u64,
     /// Changes of the kernel's sets that were lost because too many waited.
@@ -97,6 +100,23 @@ pub struct Statistics {
     pub set_writes_failed: u64,
     /// Events that could not be written.
     pub events_lost: u64,
+}
+
+impl From<&Counters> for Statistics {
+    /// What the engine has counted; nothing of what only the shell can count.
+    fn from(counters: &Counters) -> Statistics {
+        let verdicts = counters
+            .verdicts
+            .iter()
+            .map(|(verdict, count)| (format!("{}/{}", verdict.action(), verdict.reason()), *count));
+        Statistics {
+            packets: counters.packets,
+            malformed: counters.malformed,
+            verdicts: verdicts.collect(),
+            evidence: counters.evidence.clone(),
+            ..Statistics::default()
+        }
+    }
 }
 
 /// Writes events to their target.
@@ -150,19 +170,7 @@ impl EventWriter {
     }
 
     fn line(&mut self, now: Timestamp, content: &impl Serialize) {
-        #[derive(Serialize)]
-        struct Line<'a, T> {
-            timestamp: String,
-            #[serde(flatten)]
-            content: &'a T,
-        }
-        let line = Line {
-            timestamp: now.rfc3339().to_string(),
-            content,
-        };
-        let mut text = serde_json::to_vec(&line).expect("events hold only names and numbers");
-        text.push(b'\n');
-        let written = self.out.write_all(&text);
+        let written = self.out.write_all(line(now, content).as_bytes());
         self.note_loss(written);
     }
 
@@ -175,6 +183,24 @@ impl EventWriter {
             self.lost += 1;
         }
     }
+}
+
+/// An [`Event`] or a [`Notice`] as it stands in the log, with the end of its line.
+#[must_use]
+pub fn line(now: Timestamp, content: &impl Serialize) -> String {
+    #[derive(Serialize)]
+    struct Line<'a, T> {
+        timestamp: String,
+        #[serde(flatten)]
+        content: &'a T,
+    }
+    let line = Line {
+        timestamp: now.rfc3339().to_string(),
+        content,
+    };
+    let mut text = serde_json::to_string(&line).expect("events hold only names and numbers");
+    text.push('\n');
+    text
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@
 //! Everything that can be refused is asked for before the rules are in place, and the rules go before
 //! the queue does, so that no packet ever waits for a daemon that is not there.
 
-use std::collections::BTreeMap;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
@@ -20,7 +18,7 @@ use super::inbound;
 use super::inject::Injector;
 use super::kernel_sets::{Change, Element, KernelSets};
 use super::marks::{MarkBit, MarkField};
-use super::nfqueue::{self, Answer, Packet, Queue};
+use super::queue::{self, Answer, PacketQueue, QueueReader, QueueSettings, QueuedPacket};
 use super::rules::{RuleSettings, Transport};
 use super::signals::EndRequests;
 use super::{nft, surroundings};
@@ -43,6 +41,8 @@ pub struct RunSettings {
     pub engine: EngineConfig,
     /// The mechanism to queue with; the best that works if absent.
     pub backend: Option<Backend>,
+    /// Who reads the queue.
+    pub queue_reader: QueueReader,
     /// Where events go.
     pub events: EventTarget,
     /// Seed of everything the engine draws.
@@ -63,7 +63,7 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
         payload_test,
         ..settings.rules
     };
-    let (queue, leftovers) = open_queue(rule_settings.queue)?;
+    let (queue, leftovers) = open_queue(rule_settings.queue, settings.queue_reader)?;
     let mut daemon = Daemon {
         clock: Clock::start(),
         blocked: blocked(&settings.engine),
@@ -107,17 +107,22 @@ fn open_injector(engine: &EngineConfig) -> anyhow::Result<Option<Injector>> {
 
 /// Binds the queue while no rule feeds it. Rules that a killed daemon has left are held meanwhile: the
 /// queue would lose packets that come before it is set up.
-fn open_queue(number: u16) -> anyhow::Result<(Queue, Option<Installed>)> {
+fn open_queue(
+    number: u16,
+    reader: QueueReader,
+) -> anyhow::Result<(Box<dyn PacketQueue>, Option<Installed>)> {
     let leftovers = if backend::is_applied()? {
-        nfqueue::check_free(number)?;
+        queue::check_free(number)?;
         Some(backend::hold()?)
     } else {
         None
     };
-    Ok((Queue::open(number)?, leftovers))
+    let queue = queue::open(reader, QueueSettings::of(number))?;
+    Ok((queue, leftovers))
 }
 
-const fn blocked(engine: &EngineConfig) -> &'static [Transport] {
+/// The transports over which the kernel keeps a client from a peer it is known to use.
+pub const fn blocked(engine: &EngineConfig) -> &'static [Transport] {
     if engine.block_udp {
         &[Transport::Udp, Transport::Tcp]
     } else {
@@ -152,7 +157,7 @@ struct Daemon {
     marks: MarkField,
     /// What is dropped between a client and a peer it is known to use.
     blocked: &'static [Transport],
-    queue: Queue,
+    queue: Box<dyn PacketQueue>,
     sets: KernelSets,
     injector: Option<Injector>,
     events: EventWriter,
@@ -162,7 +167,6 @@ struct Daemon {
 /// What only the shell can count.
 #[derive(Debug, Default)]
 struct Counted {
-    queue_errors: BTreeMap<String, u64>,
     injections_failed: u64,
     set_changes_lost: u64,
     set_writes_failed: u64,
@@ -233,45 +237,16 @@ impl Daemon {
     }
 
     fn take_packets(&mut self) {
-        for _ in 0..BATCH {
-            match self.queue.receive() {
-                Ok(Some(packet)) => self.judge(packet),
-                Ok(None) => return,
-                Err(error) => self.count_queue_error(&error),
-            }
-        }
-    }
-
-    fn judge(&mut self, packet: Packet) {
-        let mark = packet.mark();
-        let conntrack = Conntrack {
-            reply: self.marks.is_set(mark, MarkBit::Reply),
-            from_start: self.marks.is_set(mark, MarkBit::FromStart),
-        };
-        let ingress = Ingress {
-            bytes: packet.bytes(),
-            conntrack: Some(conntrack),
-        };
-        let verdict = self.engine.handle_packet(self.clock.now(), ingress);
-        trace!(
-            action = verdict.action(),
-            reason = verdict.reason(),
-            "judged"
-        );
-        let answer = answer(self.marks, mark, verdict);
-        if let Err(error) = self.queue.answer(packet, answer) {
-            self.count_queue_error(&error);
-        }
-    }
-
-    /// One bad answer never ends the daemon: the kernel reports on packets that are long gone, too.
-    fn count_queue_error(&mut self, error: &io::Error) {
-        debug!(%error, "the queue reports an error");
-        *self
-            .counted
-            .queue_errors
-            .entry(error.to_string())
-            .or_default() += 1;
+        let Daemon {
+            clock,
+            engine,
+            marks,
+            queue,
+            ..
+        } = self;
+        queue.serve(BATCH, &mut |packet| {
+            judge(engine, clock.now(), *marks, packet)
+        });
     }
 
     fn see_to_time(&mut self) {
@@ -283,32 +258,14 @@ impl Daemon {
 
     fn carry_out_actions(&mut self) {
         while let Some(action) = self.engine.poll_action() {
-            match action {
-                Action::LockHost { host, for_ } => {
-                    self.change_set((Element::Locked(host), Some(for_)));
-                }
-                Action::ReleaseHost { host } => self.change_set((Element::Locked(host), None)),
-                Action::LearnPeer {
-                    client,
-                    peer,
-                    for_,
-                    kernel_drop: true,
-                } => self.change_peer(client, peer, Some(for_)),
-                // Ports of the web are decided by payload; the engine alone knows this peer.
-                Action::LearnPeer {
-                    kernel_drop: false, ..
-                } => {}
-                Action::ForgetPeer { client, peer } => self.change_peer(client, peer, None),
-                Action::Answer { from, to, payload } | Action::Probe { from, to, payload } => {
-                    self.inject(from, to, &payload);
-                }
+            for change in set_changes(&action, self.blocked) {
+                self.change_set(change);
             }
-        }
-    }
-
-    fn change_peer(&mut self, client: Ipv4Addr, peer: SocketAddrV4, stays: Option<Duration>) {
-        for transport in self.blocked {
-            self.change_set((Element::Peer(client, peer, *transport), stays));
+            if let Action::Answer { from, to, payload } | Action::Probe { from, to, payload } =
+                action
+            {
+                self.inject(from, to, &payload);
+            }
         }
     }
 
@@ -368,27 +325,76 @@ impl Daemon {
     }
 
     fn statistics(&self) -> Statistics {
-        let counters = self.engine.counters();
-        let verdicts = counters
-            .verdicts
-            .iter()
-            .map(|(verdict, count)| (format!("{}/{}", verdict.action(), verdict.reason()), *count));
+        let faults = self.queue.faults().iter();
         Statistics {
-            packets: counters.packets,
-            malformed: counters.malformed,
-            verdicts: verdicts.collect(),
-            evidence: counters.evidence.clone(),
-            queue_errors: self.counted.queue_errors.clone(),
+            queue_errors: faults
+                .map(|(fault, count)| (fault.to_string(), count))
+                .collect(),
+            queue_losses: queue::losses(self.queue.number()).unwrap_or_default(),
             injections_failed: self.counted.injections_failed,
             set_changes_lost: self.counted.set_changes_lost,
             set_writes_failed: self.counted.set_writes_failed,
             events_lost: self.events.lost(),
+            ..Statistics::from(self.engine.counters())
         }
     }
 }
 
+fn judge(
+    engine: &mut Engine,
+    now: Timestamp,
+    marks: MarkField,
+    packet: QueuedPacket<'_>,
+) -> Answer {
+    let ingress = Ingress {
+        bytes: packet.bytes,
+        conntrack: Some(question(marks, packet.mark)),
+    };
+    let verdict = engine.handle_packet(now, ingress);
+    trace!(
+        action = verdict.action(),
+        reason = verdict.reason(),
+        "judged"
+    );
+    answer(marks, packet.mark, verdict)
+}
+
+/// What the kernel has written into the mark of a packet that it hands over.
+#[must_use]
+pub const fn question(marks: MarkField, mark: u32) -> Conntrack {
+    Conntrack {
+        reply: marks.is_set(mark, MarkBit::Reply),
+        from_start: marks.is_set(mark, MarkBit::FromStart),
+    }
+}
+
+/// What an action changes in the kernel's sets, where peers are `blocked` over these transports.
+pub fn set_changes(action: &Action, blocked: &[Transport]) -> Vec<Change> {
+    let peer = |client: Ipv4Addr, peer: SocketAddrV4, stays: Option<Duration>| {
+        let change = |transport: &Transport| (Element::Peer(client, peer, *transport), stays);
+        blocked.iter().map(change).collect()
+    };
+    match *action {
+        Action::LockHost { host, for_ } => vec![(Element::Locked(host), Some(for_))],
+        Action::ReleaseHost { host } => vec![(Element::Locked(host), None)],
+        Action::LearnPeer {
+            client,
+            peer: at,
+            for_,
+            kernel_drop: true,
+        } => peer(client, at, Some(for_)),
+        // Ports of the web are decided by payload; the engine alone knows this peer.
+        Action::LearnPeer {
+            kernel_drop: false, ..
+        } => Vec::new(),
+        Action::ForgetPeer { client, peer: at } => peer(client, at, None),
+        Action::Answer { .. } | Action::Probe { .. } => Vec::new(),
+    }
+}
+
 /// What the kernel is told: a proof travels in the packet's mark, beside whatever else is there.
-fn answer(marks: MarkField, mark: u32, verdict: Verdict) -> Answer {
+#[must_use]
+pub const fn answer(marks: MarkField, mark: u32, verdict: Verdict) -> Answer {
     match verdict {
         Verdict::Pass(_) => Answer::Accept { mark: None },
         Verdict::Tolerate(_) => Answer::Accept {

@@ -16,7 +16,7 @@ use super::nft_json::{
     raw, set_bits,
 };
 use super::program::ProgramError;
-use super::{inbound, nfqueue, surroundings};
+use super::{inbound, queue, surroundings};
 
 /// How one feature fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -275,7 +275,7 @@ fn rung_remedy(backend: Backend) -> &'static str {
 }
 
 fn check_queue() -> Check {
-    match nfqueue::probe() {
+    match queue::probe() {
         Ok(()) => good("packet queue", "can be bound"),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => bad(
             "packet queue",

@@ -1,27 +1,29 @@
 //! Telling the kernel who is locked and which peers are known.
 //!
-//! Starting `nft` takes milliseconds, a packet microseconds: the packet loop only hands changes over,
-//! and one thread, the only one that runs `nft` while packets flow, writes all that have come together
-//! in one transaction. A change that does not reach the kernel costs protection in depth, not the
-//! promise: the engine knows it too.
+//! The kernel lets one program at a time change its rules and sets, and nobody knows for how long: the
+//! packet loop only hands changes over, and a thread writes all that have come together in one
+//! transaction. A change that does not reach the kernel costs protection in depth, not the promise: the
+//! engine knows it too.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tracing::warn;
 
-use super::nft;
 use super::nft_json::{add_elements, address, concat, delete_elements, expiring};
-use super::program::ProgramError;
 use super::rules::{LOCKED, PEERS, Transport};
+use super::set_elements::{SetError, SetWriter};
 
 /// Changes that may wait to be written.
 const BACKLOG: usize = 4096;
 /// Changes written at once at most, so that a flood does not delay the first of them for long.
-const BATCH: usize = 1024;
+pub const BATCH: usize = 1024;
+/// How long the end of the daemon waits for changes to be written, if somebody else keeps the kernel
+/// busy: the rules go next, and the sets with them.
+const LONGEST_FINISH: Duration = Duration::from_secs(1);
 
 /// What an element says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,37 +34,53 @@ pub enum Element {
     Peer(Ipv4Addr, SocketAddrV4, Transport),
 }
 
+impl Element {
+    /// The set it belongs to.
+    pub(super) fn set(&self) -> &'static str {
+        match self {
+            Element::Locked(_) => LOCKED,
+            Element::Peer(..) => PEERS,
+        }
+    }
+}
+
 /// One change: for how long the element stays from now on, or that it goes.
 pub type Change = (Element, Option<Duration>);
 
-/// Changes of which the last for each element counts.
-type Batch = BTreeMap<Element, Option<Duration>>;
+/// Changes of which the last for each element counts, written in one transaction.
+pub type Batch = BTreeMap<Element, Option<Duration>>;
 
 /// The thread that writes sets.
 #[derive(Debug)]
 pub struct KernelSets {
     /// Absent once finished: the thread ends when it is dropped.
     changes: Option<SyncSender<Change>>,
-    failures: Receiver<ProgramError>,
-    thread: Option<JoinHandle<()>>,
+    failures: Receiver<SetError>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl KernelSets {
-    /// Starts the thread.
+    /// Starts the thread, which writes in the network namespace of its caller.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// When the kernel has no netfilter or the system no thread left.
     pub fn start() -> std::io::Result<KernelSets> {
+        let mut writer = SetWriter::open()?;
         let (changes, received) = sync_channel(BACKLOG);
         let (failed, failures) = channel();
-        let writer = move || write_until_closed(&received, &failed);
-        let thread = std::thread::Builder::new()
+        let (end, ended) = channel();
+        let work = move || {
+            write_until_closed(&received, &failed, &mut writer);
+            drop(end);
+        };
+        std::thread::Builder::new()
             .name("kernel-sets".into())
-            .spawn(writer)?;
+            .spawn(work)?;
         Ok(KernelSets {
             changes: Some(changes),
             failures,
-            thread: Some(thread),
+            ended,
         })
     }
 
@@ -75,36 +93,39 @@ impl KernelSets {
     }
 
     /// What the kernel refused since the last call.
-    pub fn failures(&self) -> impl Iterator<Item = ProgramError> + '_ {
+    pub fn failures(&self) -> impl Iterator<Item = SetError> + '_ {
         self.failures.try_iter()
     }
 
-    /// Writes what waits and ends the thread; later changes are lost.
+    /// Writes what waits and ends the thread, unless that takes too long; later changes are lost.
     pub fn finish(&mut self) {
         self.changes = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been printed already, and the rules have to go either way.
-            let _ = thread.join();
+        if self.ended.recv_timeout(LONGEST_FINISH) == Err(RecvTimeoutError::Timeout) {
+            warn!("the kernel is kept busy: the last changes of its sets are not waited for");
         }
     }
 }
 
-fn write_until_closed(changes: &Receiver<Change>, failed: &Sender<ProgramError>) {
+fn write_until_closed(
+    changes: &Receiver<Change>,
+    failed: &Sender<SetError>,
+    writer: &mut SetWriter,
+) {
     while let Ok(first) = changes.recv() {
         let batch: Batch = std::iter::once(first)
             .chain(changes.try_iter().take(BATCH - 1))
             .collect();
-        for error in write(&batch) {
+        for error in write(&batch, |part| writer.write(part)) {
             // Nobody listens any more when the daemon ends; nothing is left to say then.
             let _ = failed.send(error);
         }
     }
 }
 
-/// Writes a batch; if the kernel refuses it, locks and peers apart, because a full set of peers must
-/// not keep a host from being locked.
-fn write(batch: &Batch) -> Vec<ProgramError> {
-    let Err(error) = nft::apply(&commands(batch)) else {
+/// Writes a batch with `apply`, and returns what that refused. If it refuses the whole, locks and peers
+/// are written apart, because a full set of peers must not keep a host from being locked.
+pub fn write<E>(batch: &Batch, mut apply: impl FnMut(&Batch) -> Result<(), E>) -> Vec<E> {
+    let Err(error) = apply(batch) else {
         return Vec::new();
     };
     let is_lock = |element: &Element| matches!(element, Element::Locked(_));
@@ -114,13 +135,14 @@ fn write(batch: &Batch) -> Vec<ProgramError> {
     }
     [locks, peers]
         .iter()
-        .filter_map(|part| nft::apply(&commands(part)).err())
+        .filter_map(|part| apply(part).err())
         .collect()
 }
 
-/// Each element is added, deleted and added again: adding alone does not renew the timeout of an
-/// element that is there, and deleting alone fails for one that has just left.
-fn commands(batch: &Batch) -> Vec<Value> {
+/// A batch as `nft` would have to be told, for whoever models or checks what is written. Each element is
+/// added, deleted and added again: adding alone need not renew the timeout of an element that is there,
+/// and deleting alone fails for one that has just left.
+pub fn commands(batch: &Batch) -> Vec<Value> {
     [LOCKED, PEERS]
         .iter()
         .flat_map(|set| set_commands(set, batch))
@@ -128,7 +150,7 @@ fn commands(batch: &Batch) -> Vec<Value> {
 }
 
 fn set_commands(set: &str, batch: &Batch) -> Vec<Value> {
-    let of_set = || batch.iter().filter(|(element, _)| set_of(element) == set);
+    let of_set = || batch.iter().filter(|(element, _)| element.set() == set);
     let touched: Vec<Value> = of_set().map(|(element, _)| key(element)).collect();
     if touched.is_empty() {
         return Vec::new();
@@ -141,13 +163,6 @@ fn set_commands(set: &str, batch: &Batch) -> Vec<Value> {
         commands.push(add_elements(set, &staying));
     }
     commands
-}
-
-fn set_of(element: &Element) -> &'static str {
-    match element {
-        Element::Locked(_) => LOCKED,
-        Element::Peer(..) => PEERS,
-    }
 }
 
 fn key(element: &Element) -> Value {
@@ -183,6 +198,23 @@ mod tests {
             Element::Locked(HOST),
             Some(Duration::from_secs(120))
         )]));
+    }
+
+    #[test]
+    fn a_full_set_of_peers_keeps_no_host_from_being_locked() {
+        let lasting = Some(Duration::from_secs(120));
+        let peer = Element::Peer(HOST, PEER, Transport::Tcp);
+        let batch = Batch::from([(Element::Locked(HOST), lasting), (peer, lasting)]);
+        let mut written = Vec::new();
+        let failures = write(&batch, |part| {
+            if part.contains_key(&peer) {
+                return Err("the set is full");
+            }
+            written.extend(part.keys().copied());
+            Ok(())
+        });
+        assert_eq!(failures, ["the set is full"]);
+        assert_eq!(written, [Element::Locked(HOST)]);
     }
 
     #[test]
