@@ -33,12 +33,13 @@ pub(super) fn is_quic_initial(payload: &[u8]) -> bool {
     let [first, v0, v1, v2, v3, destination_id_len, ..] = *payload else {
         return false;
     };
-    let packet_type = match u32::from_be_bytes([v0, v1, v2, v3]) {
-        QUIC_V1 | QUIC_DRAFT_29 => 0b00,
-        QUIC_V2 => 0b01,
+    // Long header, fixed bit, and the type that means Initial in this version.
+    let initial = match u32::from_be_bytes([v0, v1, v2, v3]) {
+        QUIC_V1 | QUIC_DRAFT_29 => 0b1100,
+        QUIC_V2 => 0b1101,
         _ => return false,
     };
-    first >> 4 == 0b1100 | packet_type
+    first >> 4 == initial
         && usize::from(destination_id_len) <= MAX_CONNECTION_ID
         && payload.len() >= MIN_INITIAL_LEN
 }
@@ -71,8 +72,8 @@ enum Opening {
 
 fn opening(head: &Head<'_>) -> Opening {
     let octets = head.octets;
-    if let Some(opening) = tls_opening(octets) {
-        return opening;
+    if is_client_hello(octets) {
+        return Opening::Harmless(ClearReason::TlsClientHello);
     }
     if octets.starts_with(HTTP2_PREFACE) {
         return Opening::Harmless(ClearReason::HttpMethod);
@@ -101,31 +102,23 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// RFC 4253, section 4.2.
 const SSH_BANNER: &[u8] = b"SSH-2.0-";
 
-/// A TLS ClientHello (RFC 8446, sections 5.1 and 4.1.2), or a beginning of it.
-fn tls_opening(octets: &[u8]) -> Option<Opening> {
+/// Whether octets are a TLS ClientHello (RFC 8446, sections 5.1 and 4.1.2), as far as it tells itself.
+fn is_client_hello(octets: &[u8]) -> bool {
     match octets {
         // Record: handshake, version, length. Message: ClientHello, length, version.
         [0x16, 3, 0..=4, high, low, 1, 0..=3, _, _, 3, 0..=3, ..] => {
-            let len = u16::from_be_bytes([*high, *low]);
-            (TLS_RECORD_LEN.contains(&len))
-                .then_some(Opening::Harmless(ClearReason::TlsClientHello))
+            TLS_RECORD_LEN.contains(&u16::from_be_bytes([*high, *low]))
         }
-        [0x16] | [0x16, 3] | [0x16, 3, 0..=4, ..] if octets.len() < TLS_PROOF_LEN => {
-            Some(Opening::Unfinished)
-        }
-        _ => None,
+        _ => false,
     }
 }
 
-/// Octets that the proof looks at.
-const TLS_PROOF_LEN: usize = 11;
 /// From a message header alone up to the largest record.
 const TLS_RECORD_LEN: std::ops::RangeInclusive<u16> = 4..=16_384;
 
-/// Fewer octets than an opener has can still become anything, and so can a line of text.
-fn unfinished_or_foreign(octets: &[u8]) -> Opening {
-    let may_become_a_method = octets.len() <= 16 && octets.iter().all(u8::is_ascii_uppercase);
-    if octets.len() < 12 || may_become_a_method {
+/// Fewer octets than an opener has can still become anything.
+const fn unfinished_or_foreign(octets: &[u8]) -> Opening {
+    if octets.len() < 12 {
         Opening::Unfinished
     } else {
         Opening::Foreign
@@ -183,6 +176,20 @@ mod tests {
     }
 
     #[test]
+    fn a_head_proves_nothing_before_it_is_whole_or_longer_than_any() {
+        let unfinished = b"POST /upload HTTP/1.1\r\nX-Kaz";
+        assert_eq!(stands(unfinished, b""), Standing::Open);
+        let mut longer = conversation(unfinished, b"");
+        longer.initiator.has_ended = true;
+        let harmless = Standing::Harmless(ClearReason::HttpMethod);
+        assert_eq!(standing(&longer), harmless);
+        let mut answered = conversation(REQUEST, b"HTTP/1.1 200 OK\r\nSet-Cookie: ");
+        assert_eq!(standing(&answered), Standing::Open);
+        answered.responder.has_ended = true;
+        assert_eq!(standing(&answered), Standing::Harmless(ClearReason::Http));
+    }
+
+    #[test]
     fn a_tls_client_hello_proves_itself() {
         // Record header, then ClientHello of 508 octets, version 3.3.
         let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x9a\x11\x7c";
@@ -220,6 +227,8 @@ mod tests {
         assert_eq!(stands(b"NICK somebody\r\n", b""), Standing::Unrecognised);
         assert_eq!(stands(&[0x99; 40], b""), Standing::Unrecognised);
         assert_eq!(stands(b"\x01\x02", b""), Standing::Open);
+        assert_eq!(stands(&[0x99; 11], b""), Standing::Open);
+        assert_eq!(stands(&[0x99; 12], b""), Standing::Unrecognised);
         assert_eq!(stands(b"\x01\x02", b"\x03"), Standing::Unrecognised);
     }
 
@@ -231,6 +240,14 @@ mod tests {
         assert!(!is_quic_initial(&initial[..1199]));
         initial[4] = 7;
         assert!(!is_quic_initial(&initial), "unknown version");
+        initial[1..5].copy_from_slice(&QUIC_V2.to_be_bytes());
+        assert!(!is_quic_initial(&initial), "Retry, in version 2");
+        initial[0] = 0xd3;
+        assert!(is_quic_initial(&initial));
+        initial[5] = 20;
+        assert!(is_quic_initial(&initial));
+        initial[5] = 21;
+        assert!(!is_quic_initial(&initial), "no connection id is so long");
         // FastTrack's 0xC0, which must not be taken for QUIC.
         assert!(!is_quic_initial(b"\xc0\x28\x00\x00\x00\x01\x08"));
     }

@@ -14,7 +14,7 @@ const OPENER_LEN: usize = 12;
 /// Server seed and encoded encryption type, alone or with a network name and NUL: `KaZaA` (6),
 /// `Grokster` (9), `fileshare` or `MusicCity` (10).
 const ANSWER_LENS: [usize; 4] = [8, 8 + 6, 8 + 9, 8 + 10];
-const LONGEST_ANSWER: usize = 18;
+const LONGER_THAN_ANY_ANSWER: usize = 19;
 /// First octet of a TLS record that carries a handshake message (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -42,11 +42,11 @@ pub(super) fn read(conversation: &Conversation<'_>) -> Reading {
             evidence: Some(Evidence::HandshakePair),
             needs: None,
         },
-        len if len < LONGEST_ANSWER => Reading {
+        LONGER_THAN_ANY_ANSWER.. => Reading::default(),
+        _ => Reading {
             evidence: None,
             needs: Some(Needs::Withholding(Patience::Limited)),
         },
-        _ => Reading::default(),
     }
 }
 
@@ -190,6 +190,15 @@ mod tests {
         assert_eq!(read(&conversation(cut_hello, b"")), Reading::default());
         let padding = b"\0\0";
         assert_eq!(read(&conversation(padding, b"")), Reading::default());
+        let more_than_padding = [&b"\0\0\x07"[..], b"\0\0\0\0\x01", b"\x9e\x12\n"];
+        for octets in more_than_padding {
+            let reading = read(&conversation(octets, b""));
+            assert_eq!(
+                reading.evidence,
+                Some(Evidence::OpenerBeginning),
+                "{octets:02x?}"
+            );
+        }
         let socks5 = b"\x05\x01\x00";
         assert_eq!(read(&conversation(socks5, b"\x05\x00")), Reading::default());
     }
@@ -237,6 +246,19 @@ mod tests {
         // iMesh's later protocol, as libprotoident lists it.
         let imesh_new = b"\x06\x00\x06\x00\x00\x00\x64\x00\x00\x00\x00\x00";
         assert_eq!(opener(&head(imesh_new)), Some(Evidence::OpenerShape));
+    }
+
+    #[test]
+    fn text_does_not_look_encrypted_even_where_its_bits_do() {
+        // 45 or 49 bits are set in each of these.
+        let starts_with_text = b"KVWXZT\x80\x9d\xab\xc7\xd3\xe5";
+        assert!(!looks_encrypted(starts_with_text));
+        let five_of_six = b"KVWXZ\xc4\x80\x9d\xab\xc7\xd3\xe5";
+        assert!(looks_encrypted(five_of_six));
+        let seven_of_twelve = b"KV\xc4W\x80XZTF\xd3\xe5\x9d";
+        assert!(!looks_encrypted(seven_of_twelve));
+        let six_of_twelve = b"KV\xc4W\x80XZ\x94F\xd3\xe5\x9d";
+        assert!(looks_encrypted(six_of_twelve));
     }
 
     #[test]

@@ -379,6 +379,7 @@ mod tests {
             "POST /mail HTTP/1.1\r\nHost: a\r\n\r\nX-Kazaa-Username: bob\r\n",
             "GET / HTTP/1.1\r\nReferer: http://a/X-Kazaa-Username:\r\n\r\n",
             "GET / HTTP/1.1\r\nUser-Agent: Mozilla (not KazaaClient)\r\n\r\n",
+            "GET / HTTP/1.1\r\nX-About: KazaaClient\r\n\r\n",
         ] {
             assert_eq!(request(text), Request::Other, "{text}");
         }
@@ -395,7 +396,13 @@ mod tests {
         assert_eq!(reading.needs, Some(Needs::Withholding(Patience::Limited)));
         let reading = read(&conversation(whole.as_bytes(), b"HTTP/1.0 200 OK\r\n\r\n"));
         assert_eq!(reading.needs, None);
-        assert_eq!(request("GET /2003/"), Request::Numbered { is_whole: false });
+        for beginning in ["GET /2003/", "GET /2003", "GET /1", "PUT /2003"] {
+            let numbered = Request::Numbered { is_whole: false };
+            assert_eq!(request(beginning), numbered, "{beginning}");
+        }
+        for other in ["PUT /", "GET //a HTTP/1.1\r\n", "GET /a/1/ HTTP/1.1\r\n"] {
+            assert_eq!(request(other), Request::Other, "{other}");
+        }
         assert_eq!(request("GET /2003 HTTP/1.1\r\n"), Request::Other);
     }
 
