@@ -75,7 +75,7 @@ pub(crate) struct Flow {
     pub(crate) state: State,
     /// Retransmissions since the flow last had something new to say.
     pub(crate) stalls: u8,
-    /// Segments with payload, so far.
+    /// Segments so far that had something new to say, or may have had.
     pub(crate) payload_segments: u32,
     /// Evidence seen that was too weak alone.
     pub(crate) noted: Option<Evidence>,
@@ -145,7 +145,8 @@ impl Flow {
         own.latest = Some(first_sequence(segment));
         let growth = own.record(segment, room);
         if segment.payload_len > 0 {
-            self.payload_segments = self.payload_segments.saturating_add(1);
+            let may_be_new = growth.grew || own.has_ended();
+            self.payload_segments = self.payload_segments.saturating_add(may_be_new.into());
             self.stalls = if growth.grew {
                 0
             } else {
@@ -374,9 +375,9 @@ fn after(octets: &[u8], count: usize) -> &[u8] {
 
 /// How far before the first segment seen the first one sent may lie, in octets.
 const MAX_REORDERING: i32 = 1 << 16;
-/// How far apart the octets of an undecided flow may be, one segment to the next: as much as 64 merged
-/// segments hold, after which a flow is decided. A clock of 4 us a number (RFC 6528) passes it within
-/// 17 s, before the ends of a closed connection may be used again (RFC 9293, TIME-WAIT).
+/// How far apart the octets of an undecided flow may be, one segment to the next: more than anybody
+/// sends before the other side has answered. A clock of 4 us a number (RFC 6528) passes it within 17 s,
+/// before the ends of a closed connection may be used again (RFC 9293, TIME-WAIT).
 const MAX_IN_FLIGHT: u32 = 1 << 22;
 /// Pieces behind a gap that are kept per direction.
 const MAX_WAITING: usize = 16;
@@ -666,7 +667,7 @@ mod tests {
         assert_eq!((flow.payload_segments, flow.stalls), (1, 0));
         assert_eq!(flow.from_initiator.head(), b"hello");
         flow.record(Role::Initiator, &segment(100, b"hello"), 99);
-        assert_eq!((flow.payload_segments, flow.stalls), (2, 1));
+        assert_eq!((flow.payload_segments, flow.stalls), (1, 1));
     }
 
     #[test]

@@ -685,19 +685,18 @@ fn a_new_connection_between_the_ends_of_any_flow_is_judged_anew() {
     for earlier in [&[7; 40][..], &CONSTANT_OPENER, b"GET /never-finished"] {
         // As the kernel shows it: no dial, but it was seen, and other sequence numbers.
         let mut gateway = Gateway::new(EngineConfig::default());
-        let first = Connection::established(CLIENT, "198.18.0.5:443", Some(true));
+        let mut connection = Connection::established(CLIENT, "198.18.0.5:443", Some(true));
         for _ in 0..5 {
-            first.client_repeats(&mut gateway, 0, earlier);
+            connection.client_says(&mut gateway, earlier);
         }
-        let mut second = first.clone();
-        second.restart(1 << 30, 1 << 29);
-        let hello = second.client_says(&mut gateway, TLS_HELLO);
+        connection.restart(1 << 30, 1 << 29);
+        let hello = connection.client_says(&mut gateway, TLS_HELLO);
         assert_eq!(hello, Verdict::Clear(ClearReason::TlsClientHello));
         // As a capture shows it.
         let mut gateway = Gateway::new(EngineConfig::default());
         let mut connection = Connection::open(&mut gateway, CLIENT, "198.18.0.5:443");
         for _ in 0..5 {
-            connection.client_repeats(&mut gateway, 0, earlier);
+            connection.client_says(&mut gateway, earlier);
         }
         connection.restart(100, 200);
         assert!(!connection.dial(&mut gateway).is_drop());
@@ -888,19 +887,54 @@ fn a_flow_that_contradicts_itself_is_never_proven_harmless() {
     flow.client_repeats(&mut gateway, 10, b"TTP/1.0\r\n");
     let whole = flow.client_says(&mut gateway, b"Host: example.org\r\n\r\n");
     assert_eq!(whole, Verdict::Pass(PassReason::Undecided));
-    let body = flow.client_says(&mut gateway, b"body");
-    assert_eq!(body, Verdict::Tolerate(TolerateReason::Contradictory));
+    let body = flow.client_says_cut(&mut gateway, b"body", 2);
+    assert_eq!(body[1], Verdict::Tolerate(TolerateReason::Contradictory));
 }
 
 #[test]
-fn a_request_that_never_ends_is_tolerated_after_64_segments() {
+fn a_request_that_never_ends_is_tolerated_once_it_is_longer_than_any_head() {
     let mut gateway = Gateway::new(EngineConfig::default());
     let mut flow = Connection::open(&mut gateway, "10.77.1.2:3000", WEB);
-    flow.client_says(&mut gateway, b"GET /index.html HTTP/1.1\r\nX-Slow: ");
-    let verdicts = flow.client_says_cut(&mut gateway, &[b'z'; 64], 1);
-    assert_eq!(verdicts[62], Verdict::Pass(PassReason::Undecided));
+    let start = b"GET /index.html HTTP/1.1\r\nX-Slow: ";
+    let slow = [&start[..], &[b'z'; 4096]].concat();
+    let verdicts = flow.client_says_cut(&mut gateway, &slow, 1);
+    assert_eq!(verdicts[4095], Verdict::Pass(PassReason::Undecided));
     let unrecognised = Verdict::Tolerate(TolerateReason::Unrecognised);
-    assert_eq!(verdicts[63], unrecognised);
+    assert_eq!(verdicts[4096], unrecognised);
+}
+
+#[test]
+fn what_lies_behind_a_gap_for_ever_is_tolerated_in_the_end() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut flow = Connection::open(&mut gateway, "10.77.1.2:3000", WEB);
+    flow.restart(1, 0);
+    let verdicts: Vec<_> = (0..4097)
+        .map(|_| flow.client_says(&mut gateway, &[b'z'; 1000]))
+        .collect();
+    assert_eq!(verdicts[4095], Verdict::Pass(PassReason::Undecided));
+    let unrecognised = Verdict::Tolerate(TolerateReason::Unrecognised);
+    assert_eq!(verdicts[4096], unrecognised);
+}
+
+#[test]
+fn repetitions_do_not_tire_the_watch_over_a_request_in_one_octet_segments() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::open(&mut gateway, CLIENT, PEER);
+    let request = b"GET /1234/song.mp3 HTTP/1.1\r\nHost: 198.18.0.5\r\n\r\n";
+    dial.client_says_cut(&mut gateway, request, 1);
+    for _ in 0..3 {
+        for back in (1..=request.len()).rev() {
+            let octet = &request[request.len() - back..][..1];
+            assert!(
+                !dial
+                    .client_repeats(&mut gateway, back as u32, octet)
+                    .is_drop()
+            );
+        }
+    }
+    let answer = b"HTTP/1.0 503 Busy\r\nX-Kazaa-Username: bob\r\n\r\n";
+    let answered = dial.server_says(&mut gateway, answer);
+    assert_eq!(answered, Verdict::Drop(DropReason::TransferResponse));
 }
 
 #[test]

@@ -451,5 +451,6 @@ const fn is_opener(evidence: Evidence) -> bool {
 
 /// Segments with payload after which an unrecognised flow is no longer watched.
 const MIN_WATCHED_SEGMENTS: u32 = 4;
-/// Segments with payload after which an undecided flow counts as unrecognised.
-const MAX_OPEN_SEGMENTS: u32 = 64;
+/// Segments with payload after which an undecided flow counts as unrecognised: as many as the longest
+/// head has octets, so that cutting it small gains nothing.
+const MAX_OPEN_SEGMENTS: u32 = 4096;
