@@ -10,6 +10,8 @@ pub(crate) struct Gateway {
     pub(crate) engine: Engine,
     pub(crate) now: Timestamp,
     pub(crate) actions: Vec<Action>,
+    /// When each of the actions was asked for.
+    pub(crate) action_times: Vec<Timestamp>,
     pub(crate) events: Vec<Event>,
 }
 
@@ -21,6 +23,7 @@ impl Gateway {
             engine,
             now,
             actions: Vec::new(),
+            action_times: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -39,7 +42,7 @@ impl Gateway {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8], conntrack: Option<Conntrack>) -> Verdict {
-        self.now = self.now + Duration::from_millis(1);
+        self.wait(Duration::from_millis(1));
         let verdict = self
             .engine
             .handle_packet(self.now, Ingress { bytes, conntrack });
@@ -76,8 +79,10 @@ impl Gateway {
     }
 
     fn drain(&mut self) {
-        self.actions
-            .extend(std::iter::from_fn(|| self.engine.poll_action()));
+        while let Some(action) = self.engine.poll_action() {
+            self.actions.push(action);
+            self.action_times.push(self.now);
+        }
         self.events
             .extend(std::iter::from_fn(|| self.engine.poll_event()));
     }
