@@ -58,7 +58,9 @@ impl Draw {
     }
 
     fn any<T: Clone>(&mut self, list: &[T]) -> T {
-        list.choose(&mut self.0).expect("no list here is empty").clone()
+        list.choose(&mut self.0)
+            .expect("no list here is empty")
+            .clone()
     }
 
     fn line(&mut self) -> LineRecipe {
@@ -96,11 +98,18 @@ impl Draw {
         ClientRecipe {
             host,
             profile: profile.name.to_owned(),
-            start_ms: if self.one_in(2) { self.0.random_range(0..=LATEST_START_MS) } else { 0 },
-            opener: self.one_in(4).then(|| self.any(&["random", "constant"]).to_owned()),
+            start_ms: if self.one_in(2) {
+                self.0.random_range(0..=LATEST_START_MS)
+            } else {
+                0
+            },
+            opener: self
+                .one_in(4)
+                .then(|| self.any(&["random", "constant"]).to_owned()),
             http_style: self.http_style(profile),
             segment: self.segment(3),
-            fragment: (profile.pinging != Pinging::Never && self.one_in(8)).then(|| self.any(&FRAGMENTS)),
+            fragment: (profile.pinging != Pinging::Never && self.one_in(8))
+                .then(|| self.any(&FRAGMENTS)),
             transfer_port: self.one_in(6).then(|| self.any(&[80, 443])),
         }
     }
@@ -112,12 +121,17 @@ impl Draw {
     }
 
     fn browsers(&mut self, hosts: usize) -> Vec<BrowserRecipe> {
-        (1..=hosts).filter_map(|host| self.one_in(2).then(|| self.browser(host))).collect()
+        (1..=hosts)
+            .filter_map(|host| self.one_in(2).then(|| self.browser(host)))
+            .collect()
     }
 
     fn browser(&mut self, host: usize) -> BrowserRecipe {
         let many = self.0.random_range(1..=8);
-        let kinds: Vec<_> = Kind::all().sample(&mut self.0, many).map(|kind| kind.name()).collect();
+        let kinds: Vec<_> = Kind::all()
+            .sample(&mut self.0, many)
+            .map(|kind| kind.name())
+            .collect();
         BrowserRecipe {
             host,
             kinds: kinds.join(","),
@@ -136,10 +150,16 @@ impl Draw {
             add("--strictness", "strict".to_owned());
         }
         if self.one_in(2) {
-            add("--reply", self.any(&["pong", "pong2", "other", "none"]).to_owned());
+            add(
+                "--reply",
+                self.any(&["pong", "pong2", "other", "none"]).to_owned(),
+            );
         }
         if self.one_in(6) {
-            add("--peer-expiry", format!("{}s", self.0.random_range(60..=600)));
+            add(
+                "--peer-expiry",
+                format!("{}s", self.0.random_range(60..=600)),
+            );
         }
         add("--when-down", "drop".to_owned());
         if self.one_in(4) {
@@ -161,7 +181,11 @@ impl Draw {
             at_ms: self.0.random_range(2_500..=4_000),
             for_ms: self.0.random_range(20..=400),
         };
-        if self.one_in(3) { vec![first, second] } else { vec![first] }
+        if self.one_in(3) {
+            vec![first, second]
+        } else {
+            vec![first]
+        }
     }
 }
 
@@ -199,11 +223,26 @@ mod tests {
             .collect();
         assert_eq!(families.len(), PROFILES.len());
         for kind in Kind::all() {
-            let asked = |browser: &BrowserRecipe| browser.kinds.split(',').any(|one| one == kind.name());
-            assert!(drawn.iter().any(|recipe| recipe.browsers.iter().any(asked)), "{kind}");
+            let asked =
+                |browser: &BrowserRecipe| browser.kinds.split(',').any(|one| one == kind.name());
+            assert!(
+                drawn.iter().any(|recipe| recipe.browsers.iter().any(asked)),
+                "{kind}"
+            );
         }
-        for option in ["--lock-time", "--strictness", "--reply", "--peer-expiry", "--no-reprobe"] {
-            assert!(drawn.iter().any(|recipe| recipe.ftwall.iter().any(|one| one == option)), "{option}");
+        for option in [
+            "--lock-time",
+            "--strictness",
+            "--reply",
+            "--peer-expiry",
+            "--no-reprobe",
+        ] {
+            assert!(
+                drawn
+                    .iter()
+                    .any(|recipe| recipe.ftwall.iter().any(|one| one == option)),
+                "{option}"
+            );
         }
         assert!(drawn.iter().any(|recipe| recipe.outages.len() == 2));
         assert!(drawn.iter().any(|recipe| recipe.nat) && drawn.iter().any(|recipe| !recipe.nat));
@@ -218,9 +257,16 @@ mod tests {
 
     #[test]
     fn a_mistyped_key_and_a_host_that_is_not_there_are_refused_by_name() {
-        let text = serde_json::to_string(&recipe(7)).unwrap().replace("\"window_ms\"", "\"windwo_ms\"");
-        let error = serde_json::from_str::<Recipe>(&text).unwrap_err().to_string();
-        assert!(error.contains("windwo_ms") && error.contains("line 1"), "{error}");
+        let text = serde_json::to_string(&recipe(7))
+            .unwrap()
+            .replace("\"window_ms\"", "\"windwo_ms\"");
+        let error = serde_json::from_str::<Recipe>(&text)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("windwo_ms") && error.contains("line 1"),
+            "{error}"
+        );
         let mut nobody = recipe(7);
         nobody.clients[0].host = 9;
         let error = nobody.scenario("kept").unwrap_err().to_string();

@@ -127,7 +127,8 @@ impl Recipe {
     /// # Errors
     /// When the file cannot be read or is no recipe: with its name, and line and column within.
     pub fn read(file: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let text =
+            fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         serde_json::from_str(&text).with_context(|| format!("{} is no recipe", file.display()))
     }
 
@@ -180,7 +181,9 @@ impl Recipe {
     }
 
     fn peers(&self) -> Peers {
-        let args = self.peer_segment.map(|octets| ["--segment".to_owned(), octets.to_string()]);
+        let args = self
+            .peer_segment
+            .map(|octets| ["--segment".to_owned(), octets.to_string()]);
         Peers {
             args: args.into_iter().flatten().collect(),
         }
@@ -190,7 +193,9 @@ impl Recipe {
     /// long as was waited for the first repetition, and once more for the packet behind them.
     fn outage_time(&self) -> Duration {
         let longest = self.outages.iter().map(|outage| outage.for_ms).max();
-        longest.map_or(Duration::ZERO, |ms| Duration::from_millis(3 * ms) + 2 * SYN_REPETITION)
+        longest.map_or(Duration::ZERO, |ms| {
+            Duration::from_millis(3 * ms) + 2 * SYN_REPETITION
+        })
     }
 }
 
@@ -237,8 +242,14 @@ impl ClientRecipe {
             ("--http-style", self.http_style.clone()),
             ("--segment", self.segment.map(|octets| octets.to_string())),
             ("--fragment", self.fragment.map(|octets| octets.to_string())),
-            ("--transfer-port", self.transfer_port.map(|port| port.to_string())),
-            ("--start-after", (self.start_ms > 0).then(|| format!("{}ms", self.start_ms))),
+            (
+                "--transfer-port",
+                self.transfer_port.map(|port| port.to_string()),
+            ),
+            (
+                "--start-after",
+                (self.start_ms > 0).then(|| format!("{}ms", self.start_ms)),
+            ),
         ];
         for (option, value) in options {
             if let Some(value) = value {
@@ -299,7 +310,10 @@ pub fn read_all(directory: &Path) -> anyhow::Result<Vec<(String, Recipe)>> {
         .with_context(|| format!("reading {}", directory.display()))?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "json")
+    });
     files.sort();
     files
         .iter()

@@ -1,5 +1,6 @@
 //! A scenario as data: who is on stage, with what, and what must come of it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,15 +24,19 @@ pub const POPULATION: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// Its name on the command line.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What it is about, in one sentence.
-    pub about: &'static str,
+    pub about: Cow<'static, str>,
     /// The network it is played in.
     pub office: Office,
     /// Who acts.
     pub cast: Vec<Actor>,
+    /// How many peers live outside.
+    pub population: usize,
     /// Options of `ftwall run` beyond the usual ones.
-    pub ftwall: &'static [&'static str],
+    pub ftwall: Vec<String>,
+    /// Times without a daemon, in order; other devices have none.
+    pub outages: Vec<Outage>,
     /// The device it is about, if not the one asked for.
     pub pinned: Option<Device>,
     /// What must come of it with the device on.
@@ -55,6 +60,15 @@ pub struct Office {
     pub wire: Option<WireSettings>,
     /// Whether frames keep to the MTU and carry right checksums, as off a real line.
     pub real_segments: bool,
+}
+
+/// A time in which nobody answers the kernel: the daemon is killed, and later another is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// When it is killed, from the beginning of the scenario.
+    pub at: Duration,
+    /// When the next one is started.
+    pub until: Duration,
 }
 
 /// Somebody on stage.
@@ -123,16 +137,22 @@ pub struct RealWeb {
 impl Scenario {
     /// A scenario in an office of `hosts` hosts with the usual peers and web servers outside.
     #[must_use]
-    pub fn new(name: &'static str, about: &'static str, hosts: usize) -> Self {
+    pub fn new(
+        name: impl Into<Cow<'static, str>>,
+        about: impl Into<Cow<'static, str>>,
+        hosts: usize,
+    ) -> Self {
         Self {
-            name,
-            about,
+            name: name.into(),
+            about: about.into(),
             office: Office {
                 hosts,
                 ..Office::default()
             },
             cast: vec![Actor::Peers(Peers::default()), Actor::WebServer],
-            ftwall: &[],
+            population: POPULATION,
+            ftwall: Vec::new(),
+            outages: Vec::new(),
             pinned: None,
             expectation: Expectation::Protected,
             window: WINDOW,

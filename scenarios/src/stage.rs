@@ -5,6 +5,7 @@
 
 mod cast;
 mod gateway;
+pub mod memory;
 pub mod namespaces;
 mod real_web;
 
@@ -25,7 +26,7 @@ use crate::judge::judge;
 use crate::observe::{Host, Site};
 use crate::outcome::Outcome;
 use crate::record::Record;
-use crate::scenario::{POPULATION, Scenario, host_name};
+use crate::scenario::{Scenario, host_name};
 use crate::timeline::{Timeline, Timelines};
 
 /// The hidden command by which this program plays one scenario inside a capsule.
@@ -72,7 +73,7 @@ impl Played<'_> {
         let on = self.on.judgeable(&self.site);
         let findings = judge(&terms, &off, &on);
         let runs = (&off, &on);
-        let name = self.scenario.name;
+        let name = &self.scenario.name;
         let mut outcome = Outcome::played(name, self.device, self.seed, &terms, runs, findings);
         outcome.timelines = timelines.then(|| self.timelines());
         outcome
@@ -91,9 +92,9 @@ impl Played<'_> {
 /// Who lives where in a scenario played with a seed.
 ///
 /// # Errors
-/// When the peers' network does not hold the usual population.
+/// When the peers' network does not hold the scenario's population.
 pub fn site(scenario: &Scenario, seed: u64) -> anyhow::Result<Site> {
-    let population = Population::generate(seed, POPULATION, Office::PEERS)?;
+    let population = Population::generate(seed, scenario.population, Office::PEERS)?;
     let hosts = (1..=scenario.office.hosts)
         .map(|number| Host {
             name: host_name(number),
@@ -150,7 +151,7 @@ impl House {
     #[must_use]
     pub fn play(&self, scenario: &Scenario, settings: &Settings) -> Outcome {
         let device = scenario.device(settings.device);
-        let (name, seed) = (scenario.name, settings.seed);
+        let (name, seed) = (&scenario.name, settings.seed);
         match self.obstacle(scenario, device) {
             Some(why) if self.strict => Outcome::failed(name, device, seed, why),
             Some(why) => Outcome::skipped(name, device, seed, why),
@@ -202,7 +203,7 @@ const BASICS: &[Feature] = &[Feature::Capsule, Feature::PacketSockets, Feature::
 fn in_capsule(scenario: &Scenario, settings: &Settings) -> anyhow::Result<Outcome> {
     let mut args: Vec<_> = [
         INSIDE,
-        scenario.name,
+        &scenario.name,
         "--dut",
         settings.device.name(),
         "--seed",

@@ -59,7 +59,7 @@ fn settings() -> Settings {
 
 fn trial(scenario: Scenario, house: &Arc<House>, settings: &Arc<Settings>) -> Trial {
     let (house, settings) = (Arc::clone(house), Arc::clone(settings));
-    Trial::ignorable_test(scenario.name, move || {
+    Trial::ignorable_test(scenario.name.clone(), move || {
         Binaries::find()?;
         verdict(&house.play(&scenario, &settings))
     })

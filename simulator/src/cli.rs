@@ -7,7 +7,13 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 
+use crate::client::ClientConfig;
+use crate::dialer::WEB_PORTS;
+use crate::net::{ClientRun, PeersRun};
+use crate::peer::PeersConfig;
+use crate::population::{Population, PopulationError};
 use crate::profile::{HttpStyle, Opener, PROFILES, Profile};
+use crate::seed::Seed;
 use crate::web;
 
 /// Synthetic FastTrack peers and a control group of ordinary web traffic.
@@ -81,6 +87,9 @@ pub struct ClientOptions {
     /// How long to run.
     #[arg(long, default_value = "8s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
+    /// Part of that time to sit still before the first move, as a host that is switched on later.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub start_after: Duration,
     /// Factor on every wait of the protocol.
     #[arg(long, default_value_t = 0.1, value_parser = time_scale)]
     pub time_scale: f64,
@@ -143,6 +152,70 @@ pub struct PeersOptions {
     /// How long to run [default: until SIGTERM].
     #[arg(long, value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
+}
+
+impl PopulationOptions {
+    /// Draws the population.
+    ///
+    /// # Errors
+    /// When there would be nobody, or more peers than addresses.
+    pub fn generate(&self) -> Result<Population, PopulationError> {
+        Population::generate(self.population_seed, self.count, self.peers_net)
+    }
+}
+
+impl ClientOptions {
+    /// The client that was asked for, on whatever sockets.
+    pub fn run(&self) -> ClientRun {
+        let mut profile = self.profile.clone();
+        profile.opener = self.opener.unwrap_or(profile.opener);
+        profile.http = self.http_style.unwrap_or(profile.http);
+        let config = ClientConfig {
+            profile,
+            time_scale: self.time_scale,
+            seed: Seed(self.seed),
+            address: self.bind,
+            transfer_port: self.transfer_port,
+            web_ports: WEB_PORTS,
+            dials_per_second: self.redials_per_second,
+            forge_pings: self.forge_pings.clone(),
+        };
+        ClientRun {
+            config,
+            duration: self.duration,
+            start_after: self.start_after,
+            until: self.until,
+            segment: self.segment,
+            fragment: self.fragment,
+        }
+    }
+
+    /// The browser beside it, if one was asked for.
+    pub fn browsing(&self) -> Option<web::ClientOptions> {
+        self.web.map(|server| web::ClientOptions {
+            seed: self.seed,
+            duration: Some(self.duration),
+            ..web::ClientOptions::new(self.bind, server)
+        })
+    }
+}
+
+impl PeersOptions {
+    /// The peers that were asked for, on whatever sockets.
+    pub fn run(&self, population: Population) -> PeersRun {
+        let config = PeersConfig {
+            population,
+            time_scale: self.time_scale,
+            seed: Seed(self.seed),
+            reset: self.reset,
+        };
+        PeersRun {
+            config,
+            duration: self.duration,
+            segment: self.segment,
+            web_ports: WEB_PORTS,
+        }
+    }
 }
 
 fn profile_parser() -> impl TypedValueParser<Value = &'static Profile> {

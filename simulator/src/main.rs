@@ -4,15 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use simulator::cli::{Cli, ClientOptions, Command, PeersOptions, PopulationOptions};
-use simulator::client::ClientConfig;
+use simulator::cli::{Cli, ClientOptions, Command};
 use simulator::clock::Clock;
-use simulator::dialer::WEB_PORTS;
-use simulator::net::{ClientRun, PeersRun, run_client, run_peers};
-use simulator::peer::PeersConfig;
+use simulator::net::{run_client, run_peers};
 use simulator::population::Population;
 use simulator::reporter::{DoneReason, Reporter};
-use simulator::seed::Seed;
 use simulator::web;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -48,16 +44,12 @@ fn main() -> ExitCode {
 fn population_of(
     command: &Command,
 ) -> Result<Option<Population>, simulator::population::PopulationError> {
-    let PopulationOptions {
-        population_seed,
-        count,
-        peers_net,
-    } = match command {
+    let options = match command {
         Command::Client(options) => options.population,
         Command::Peers(options) => options.population,
         Command::WebServer(_) | Command::WebClient(_) => return Ok(None),
     };
-    Population::generate(population_seed, count, peers_net).map(Some)
+    options.generate().map(Some)
 }
 
 fn run(cli: Cli, population: Option<Population>) -> anyhow::Result<()> {
@@ -84,7 +76,7 @@ async fn play(
             until(told_to_end, play_client(*options, &population, reporter)).await
         }
         (Command::Peers(options), Some(population)) => {
-            run_peers(peers_run(&options, population), reporter, told_to_end).await
+            run_peers(options.run(population), reporter, told_to_end).await
         }
         (Command::WebServer(options), _) => {
             let serve = async {
@@ -131,14 +123,9 @@ async fn play_client(
     population: &Population,
     reporter: Reporter,
 ) -> anyhow::Result<DoneReason> {
-    let client = run_client(client_run(&options), population, reporter.clone());
-    let Some(server) = options.web else {
+    let client = run_client(options.run(), population, reporter.clone());
+    let Some(browsing) = options.browsing() else {
         return client.await;
-    };
-    let browsing = web::ClientOptions {
-        seed: options.seed,
-        duration: Some(options.duration),
-        ..web::ClientOptions::new(options.bind, server)
     };
     let browser = async {
         web::browse(browsing, reporter)
@@ -147,42 +134,4 @@ async fn play_client(
     };
     let (reason, _) = tokio::try_join!(client, browser)?;
     Ok(reason)
-}
-
-fn client_run(options: &ClientOptions) -> ClientRun {
-    let mut profile = options.profile.clone();
-    profile.opener = options.opener.unwrap_or(profile.opener);
-    profile.http = options.http_style.unwrap_or(profile.http);
-    let config = ClientConfig {
-        profile,
-        time_scale: options.time_scale,
-        seed: Seed(options.seed),
-        address: options.bind,
-        transfer_port: options.transfer_port,
-        web_ports: WEB_PORTS,
-        dials_per_second: options.redials_per_second,
-        forge_pings: options.forge_pings.clone(),
-    };
-    ClientRun {
-        config,
-        duration: options.duration,
-        until: options.until,
-        segment: options.segment,
-        fragment: options.fragment,
-    }
-}
-
-fn peers_run(options: &PeersOptions, population: Population) -> PeersRun {
-    let config = PeersConfig {
-        population,
-        time_scale: options.time_scale,
-        seed: Seed(options.seed),
-        reset: options.reset,
-    };
-    PeersRun {
-        config,
-        duration: options.duration,
-        segment: options.segment,
-        web_ports: WEB_PORTS,
-    }
 }

@@ -44,6 +44,26 @@ fn every_profile_joins_and_gets_or_gives_the_whole_file() {
 }
 
 #[test]
+fn a_client_that_starts_later_sits_still_until_then() {
+    const LATER: Duration = Duration::from_millis(300);
+    outside(None, |population| async move {
+        let (reason, lines) =
+            inside(&profile::GIFT, &population, |run| run.start_after = LATER).await;
+        assert_eq!(reason, DoneReason::Contact);
+        let at = |wanted: fn(&Event) -> bool| {
+            let line = lines.iter().find(|line| wanted(&line.event));
+            line.unwrap().t_us
+        };
+        let ready = at(|event| matches!(event, Event::Ready));
+        let attempt = at(|event| matches!(event, Event::Attempt { .. }));
+        assert!(
+            attempt - ready >= LATER.as_micros() as u64,
+            "{ready} {attempt}"
+        );
+    });
+}
+
+#[test]
 fn both_sides_cut_to_single_bytes_still_make_contact_and_peers_see_every_byte_alone() {
     let lines = outside(Some(1), |population| async move {
         let (reason, lines) =
@@ -272,6 +292,7 @@ async fn inside(
     let mut run = ClientRun {
         config,
         duration: PATIENCE,
+        start_after: Duration::ZERO,
         until: Until::Contact,
         segment: None,
         fragment: None,

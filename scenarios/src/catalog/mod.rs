@@ -49,18 +49,17 @@ const LIKENESS: f64 = 0.6;
 ///
 /// # Errors
 /// When there is none: the nearest names, best first.
-pub fn find(name: &str) -> Result<Scenario, Vec<&'static str>> {
+pub fn find(name: &str) -> Result<Scenario, Vec<String>> {
     let mut scenarios = all();
     if let Some(place) = scenarios.iter().position(|scenario| scenario.name == name) {
         return Ok(scenarios.swap_remove(place));
     }
-    Err(nearest(
-        name,
-        scenarios.iter().map(|scenario| scenario.name),
-    ))
+    let known = scenarios.iter().map(|scenario| scenario.name.as_ref());
+    let nearest = nearest(name, known);
+    Err(nearest.into_iter().map(str::to_owned).collect())
 }
 
-fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut ranked: Vec<_> = known
         .map(|known| (strsim::jaro_winkler(name, known), known))
         .filter(|(likeness, _)| *likeness >= LIKENESS)
@@ -78,14 +77,14 @@ mod tests {
 
     #[test]
     fn names_are_distinct_and_like_their_files() {
-        let names: BTreeSet<_> = all().iter().map(|scenario| scenario.name).collect();
+        let names: BTreeSet<_> = all().into_iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), all().len());
     }
 
     #[test]
     fn a_mistyped_name_is_answered_with_the_nearest_ones() {
-        assert_eq!(find("cold_strat").unwrap_err().first(), Some(&"cold_start"));
-        assert_eq!(find("mixedlan").unwrap_err().first(), Some(&"mixed_lan"));
+        assert_eq!(find("cold_strat").unwrap_err()[0], "cold_start");
+        assert_eq!(find("mixedlan").unwrap_err()[0], "mixed_lan");
         assert!(find("zzz").unwrap_err().is_empty());
     }
 

@@ -18,7 +18,7 @@ pub(super) fn scenario() -> Scenario {
     )
     .with(Client::new(1, "kazaa").entering([Mode::ParallelTcp, Mode::SerialTcp, Mode::Port80]))
     .with(Browser::new(2, "http1,tls_h1", 20));
-    scenario.ftwall = &["--reply", "none", "--no-reprobe"];
+    scenario.ftwall = ["--reply", "none", "--no-reprobe"].map(str::to_owned).into();
     scenario.window = WINDOW;
     scenario
 }

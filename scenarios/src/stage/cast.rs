@@ -1,4 +1,4 @@
-//! Who acts in a run, as command lines.
+//! Who acts in a run, as command lines: run in namespaces, read by the same definitions in memory.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use lab::Spec;
 use lab::presets::Office;
 
-use crate::scenario::{Actor, Browser, Client, POPULATION, Peers, Scenario, host_name};
+use crate::scenario::{Actor, Browser, Client, Peers, Scenario, host_name};
 
 /// The web server that everybody browses.
 pub(super) const WEB_SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
@@ -19,8 +19,15 @@ pub(super) struct Part {
     pub(super) node: String,
     /// Its name in reports.
     pub(super) who: String,
-    /// What to run.
-    pub(super) spec: Spec,
+    /// What the simulator is told, its own name left out.
+    pub(super) args: Vec<String>,
+}
+
+impl Part {
+    /// The program to run.
+    pub(super) fn spec(&self, simulator: &Path) -> Spec {
+        Spec::new(simulator).args(&self.args)
+    }
 }
 
 /// The programs of a scenario: those outside, which must be ready first, and those inside.
@@ -32,7 +39,7 @@ pub(super) struct Cast {
 
 impl Cast {
     /// Writes the command lines of a scenario.
-    pub(super) fn of(scenario: &Scenario, seed: u64, simulator: &Path) -> anyhow::Result<Self> {
+    pub(super) fn of(scenario: &Scenario, seed: u64) -> anyhow::Result<Self> {
         let mut cast = Self {
             peers: Vec::new(),
             servers: Vec::new(),
@@ -41,7 +48,6 @@ impl Cast {
         for (place, actor) in scenario.cast.iter().enumerate() {
             let command = Command {
                 scenario,
-                simulator,
                 seed: derive(seed, place),
             };
             match actor {
@@ -57,78 +63,93 @@ impl Cast {
 }
 
 /// A seed of an actor's own, so that no two draw alike.
-fn derive(seed: u64, place: usize) -> u64 {
+pub(super) fn derive(seed: u64, place: usize) -> u64 {
     seed.wrapping_mul(1000).wrapping_add(place as u64)
 }
 
 struct Command<'a> {
     scenario: &'a Scenario,
-    simulator: &'a Path,
     seed: u64,
 }
 
 impl Command<'_> {
-    fn simulator(&self, command: &str, who: &str) -> Spec {
-        Spec::new(self.simulator).args([command, "--who", who, "--seed", &self.seed.to_string()])
+    fn simulator(&self, command: &str, who: &str) -> Words {
+        Words(Vec::new()).add([command, "--who", who, "--seed", &self.seed.to_string()])
+    }
+
+    fn population(&self, words: Words, seed: u64) -> Words {
+        words
+            .add(["--population-seed", &seed.to_string()])
+            .add(["--population", &self.scenario.population.to_string()])
+            .add(["--peers-net", &Office::PEERS.to_string()])
     }
 
     fn peers(&self, peers: &Peers, population_seed: u64) -> Part {
-        let spec = population(self.simulator("peers", "peers"), population_seed).args(&peers.args);
+        let words = self.population(self.simulator("peers", "peers"), population_seed);
         Part {
             node: "out".to_owned(),
             who: "peers".to_owned(),
-            spec,
+            args: words.add(peers.args.iter().map(String::as_str)).0,
         }
     }
 
     fn web_server(&self) -> Part {
-        let spec = self
+        let words = self
             .simulator("web-server", "web")
-            .args(["--bind", &WEB_SERVER.to_string()]);
+            .add(["--bind", &WEB_SERVER.to_string()]);
         Part {
             node: "out".to_owned(),
             who: "web".to_owned(),
-            spec,
+            args: words.0,
         }
     }
 
     fn client(&self, client: &Client, population_seed: u64) -> anyhow::Result<Part> {
         let node = host_name(client.host);
-        let mut spec = population(self.simulator("client", &node), population_seed)
-            .args(["--profile", client.profile.name])
-            .args(["--bind", &Office::client_address(client.host).to_string()])
-            .args(["--duration", &milliseconds(self.scenario.window)]);
+        let mut words = self
+            .population(self.simulator("client", &node), population_seed)
+            .add(["--profile", client.profile.name])
+            .add(["--bind", &Office::client_address(client.host).to_string()])
+            .add(["--duration", &milliseconds(self.scenario.window)]);
         if let Some(opener) = client.opener {
             let value = opener
                 .to_possible_value()
                 .context("an opener without a name")?;
-            spec = spec.args(["--opener", value.get_name()]);
+            words = words.add(["--opener", value.get_name()]);
         }
         Ok(Part {
             who: node.clone(),
             node,
-            spec: spec.args(&client.args),
+            args: words.add(client.args.iter().map(String::as_str)).0,
         })
     }
 
     fn browser(&self, browser: &Browser) -> Part {
         let node = host_name(browser.host);
         let who = format!("{node}-browser");
-        let spec = self
+        let words = self
             .simulator("web-client", &who)
-            .args(["--bind", &Office::client_address(browser.host).to_string()])
-            .args(["--server", &WEB_SERVER.to_string()])
-            .args(["--kinds", &browser.kinds])
-            .args(["--requests", &browser.requests.to_string()])
-            .args(["--interval", &milliseconds(browser.interval)]);
-        Part { node, who, spec }
+            .add(["--bind", &Office::client_address(browser.host).to_string()])
+            .add(["--server", &WEB_SERVER.to_string()])
+            .add(["--kinds", &browser.kinds])
+            .add(["--requests", &browser.requests.to_string()])
+            .add(["--interval", &milliseconds(browser.interval)]);
+        Part {
+            node,
+            who,
+            args: words.0,
+        }
     }
 }
 
-fn population(spec: Spec, seed: u64) -> Spec {
-    spec.args(["--population-seed", &seed.to_string()])
-        .args(["--population", &POPULATION.to_string()])
-        .args(["--peers-net", &Office::PEERS.to_string()])
+/// A command line being written.
+struct Words(Vec<String>);
+
+impl Words {
+    fn add<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        self.0.extend(words.into_iter().map(str::to_owned));
+        self
+    }
 }
 
 fn milliseconds(time: std::time::Duration) -> String {

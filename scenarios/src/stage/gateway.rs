@@ -1,14 +1,18 @@
 //! The gateway's side of a run: the device under test, and the rules before and after it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use lab::presets::Office;
 use lab::{Node, Process, Spec, Stream};
 
+use super::namespaces::now;
 use crate::binaries::Binaries;
+
 use crate::device::{BLOCK_1214, Device, STRING_MATCH};
+use crate::scenario::Outage;
 
 /// Time for a device to be ready, or to be gone again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,7 +21,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Running<'a> {
     gateway: &'a Node,
     rules_before: String,
-    ftwall: Option<Process>,
+    daemon: Option<Daemon<'a>>,
+}
+
+/// ftwall's daemon, the first or, after an outage, a later one.
+struct Daemon<'a> {
+    program: &'a Path,
+    options: &'a [String],
+    process: Process,
+    /// What those before it said.
+    events: String,
+    log: String,
 }
 
 /// What a device left behind once it was taken off.
@@ -42,27 +56,37 @@ impl<'a> Running<'a> {
     pub(super) fn start(
         device: Device,
         gateway: &'a Node,
-        binaries: &Binaries,
-        options: &[&str],
+        binaries: &'a Binaries,
+        options: &'a [String],
     ) -> anyhow::Result<Self> {
         let rules_before = rules(gateway)?;
-        let ftwall = match device {
-            Device::None => None,
-            Device::Ftwall => Some(start_ftwall(gateway, &binaries.ftwall, options)?),
-            Device::Block1214 => {
-                load(gateway, "nft", &["-f"], BLOCK_1214)?;
-                None
-            }
-            Device::StringMatch => {
-                load(gateway, "iptables-restore", &[], STRING_MATCH)?;
-                None
-            }
-        };
+        let mut daemon = None;
+        match device {
+            Device::None => {}
+            Device::Ftwall => daemon = Some(Daemon::start(gateway, &binaries.ftwall, options)?),
+            Device::Block1214 => load(gateway, "nft", &["-f"], BLOCK_1214)?,
+            Device::StringMatch => load(gateway, "iptables-restore", &[], STRING_MATCH)?,
+        }
         Ok(Self {
             gateway,
             rules_before,
-            ftwall,
+            daemon,
         })
+    }
+
+    /// Lets the daemon die and another one take over, as often as the scenario says; does nothing to
+    /// a device without one. Times count from `began`.
+    pub(super) fn suffer(&mut self, outages: &[Outage], began: Instant) -> anyhow::Result<()> {
+        let Some(daemon) = &mut self.daemon else {
+            return Ok(());
+        };
+        for outage in outages {
+            sleep_until(began + outage.at);
+            daemon.die()?;
+            sleep_until(began + outage.until);
+            daemon.rise(self.gateway)?;
+        }
+        Ok(())
     }
 
     /// Takes the device off. Rules that belong to a device without a process stay with the
@@ -73,15 +97,50 @@ impl<'a> Running<'a> {
             rules_before: self.rules_before,
             ..Residue::default()
         };
-        if let Some(mut ftwall) = self.ftwall {
-            let alive = ftwall.is_running()?;
-            let stopped = ftwall.stop(PATIENCE)?;
-            residue.events = ftwall.text(Stream::Stdout);
-            residue.log = ftwall.text(Stream::Stderr);
+        if let Some(mut daemon) = self.daemon {
+            let alive = daemon.process.is_running()?;
+            let stopped = daemon.process.stop(PATIENCE)?;
+            daemon.collect();
+            residue.events = daemon.events;
+            residue.log = daemon.log;
             residue.rules_after = rules(self.gateway)?;
             residue.mishaps = complaints(&residue, alive, stopped.killed, stopped.status.code());
         }
         Ok(residue)
+    }
+}
+
+/// The scenario's own time: nothing happens at its end that could be waited for instead.
+fn sleep_until(instant: Instant) {
+    thread::sleep(instant.saturating_duration_since(now()));
+}
+
+impl<'a> Daemon<'a> {
+    fn start(gateway: &Node, program: &'a Path, options: &'a [String]) -> anyhow::Result<Self> {
+        Ok(Self {
+            program,
+            options,
+            process: start_ftwall(gateway, program, options)?,
+            events: String::new(),
+            log: String::new(),
+        })
+    }
+
+    /// Without a chance to tidy up.
+    fn die(&mut self) -> anyhow::Result<()> {
+        self.process.kill().context("killing ftwall")?;
+        self.collect();
+        Ok(())
+    }
+
+    fn rise(&mut self, gateway: &Node) -> anyhow::Result<()> {
+        self.process = start_ftwall(gateway, self.program, self.options)?;
+        Ok(())
+    }
+
+    fn collect(&mut self) {
+        self.events.push_str(&self.process.text(Stream::Stdout));
+        self.log.push_str(&self.process.text(Stream::Stderr));
     }
 }
 
@@ -120,7 +179,7 @@ fn difference(before: &str, after: &str) -> String {
     }
 }
 
-fn start_ftwall(gateway: &Node, program: &Path, options: &[&str]) -> anyhow::Result<Process> {
+fn start_ftwall(gateway: &Node, program: &Path, options: &[String]) -> anyhow::Result<Process> {
     let inside = Office::LAN.to_string();
     let spec = Spec::new(program)
         .args(["run", "--inside", &inside])

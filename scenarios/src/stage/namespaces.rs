@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// First port and number of ports that a host behind NAT draws from: ranges that do not overlap, so
 /// that a port tells the host even where its address does not.
-const NAT_PORTS: (usize, usize) = (32_768, 4_000);
+pub(super) const NAT_PORTS: (usize, usize) = (32_768, 4_000);
 
 /// Plays one scenario in the capsule this process runs in; says what happened to each host if
 /// `timelines` are wanted.
@@ -51,7 +51,7 @@ pub fn play(
         device,
         seed,
         binaries: &binaries,
-        keep: keep.map(|directory| directory.join(scenario.name).join(name)),
+        keep: keep.map(|directory| directory.join(&*scenario.name).join(name)),
     };
     let off = stage(Device::None, "off")
         .run()
@@ -76,7 +76,7 @@ pub fn play(
     clippy::disallowed_methods,
     reason = "the stage is a shell: it plays in real time"
 )]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 
@@ -170,21 +170,24 @@ impl Stage<'_> {
 
     /// Lets everybody act: servers first, then the device, then the hosts inside.
     fn act(&self, lab: &Lab) -> anyhow::Result<Remains> {
-        let cast = Cast::of(self.scenario, self.seed, &self.binaries.simulator)?;
+        let cast = Cast::of(self.scenario, self.seed)?;
+        let simulator = &self.binaries.simulator;
         let mut record = Record::default();
-        let mut outside = Players::start(lab, &cast.peers)?;
-        let mut servers = Players::start(lab, &cast.servers)?;
+        let mut outside = Players::start(lab, &cast.peers, simulator)?;
+        let mut servers = Players::start(lab, &cast.servers, simulator)?;
         outside.await_ready()?;
         servers.await_ready()?;
-        let device = Running::start(
+        let mut device = Running::start(
             self.device,
             lab.node("gw"),
             self.binaries,
-            self.scenario.ftwall,
+            &self.scenario.ftwall,
         )?;
         record.began_us = epoch_us();
-        let mut inside = Players::start(lab, &cast.inside)?;
+        let acting_since = now();
+        let mut inside = Players::start(lab, &cast.inside, simulator)?;
         let real = real_web::play(self.scenario, lab, &inside, self.seed)?;
+        device.suffer(&self.scenario.outages, acting_since)?;
         record
             .mishaps
             .extend(inside.await_end(self.scenario.window + CURTAIN));
@@ -249,12 +252,12 @@ struct Player {
 }
 
 impl Players {
-    fn start(lab: &Lab, parts: &[Part]) -> anyhow::Result<Self> {
+    fn start(lab: &Lab, parts: &[Part], simulator: &Path) -> anyhow::Result<Self> {
         let start = |part: &Part| {
             Ok(Player {
                 node: part.node.clone(),
                 who: part.who.clone(),
-                process: lab.node(&part.node).spawn(&part.spec)?,
+                process: lab.node(&part.node).spawn(&part.spec(simulator))?,
             })
         };
         parts

@@ -32,6 +32,8 @@ pub struct ClientRun {
     pub config: ClientConfig,
     /// How long to run.
     pub duration: Duration,
+    /// Part of that time to sit still before the first move.
+    pub start_after: Duration,
     /// When to end.
     pub until: Until,
     /// Octets per TCP segment, if writes are to be cut.
@@ -53,7 +55,8 @@ pub async fn run_client(
 ) -> anyhow::Result<DoneReason> {
     let mut shell = Shell::open(&run, population, reporter).await?;
     shell.reporter.ready();
-    let end = shell.now() + run.duration;
+    let (begin, end) = (shell.now() + run.start_after, shell.now() + run.duration);
+    sleep_until(shell.reporter.clock(), Some(begin.min(end))).await;
     shell.client.handle_timeout(shell.now());
     loop {
         shell.drain().await?;
