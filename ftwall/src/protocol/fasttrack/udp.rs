@@ -201,6 +201,43 @@ mod tests {
     }
 
     #[test]
+    fn near_misses_of_pongs_are_silence() {
+        let misses: [&[u8]; 9] = [
+            b"\x28\0\0\0\x29\0\x04\x06\x14\x32\0Ka\x01aA\0", // name not printable
+            b"\x28\0\0\0\x29\0\x04\x06\x14\x32\0ab\0",       // name too short
+            b"\x28\0\0\0\x29\0\x04\x06\x14\x32\0KaZaA",      // no NUL
+            b"\x28\0\0\0\x29\x01\x04\x06\x14\x32\0KaZaA\0",  // not zero behind the word
+            b"\x29\0\0\0\x29\x03\0\0\0\xde\xad\xbe\xef",     // neither 1 nor 2
+            b"\x29\0\0\0\x29\x01\x01\0\0\xde\xad\xbe\xef",   // flagged, but no address
+            b"\x29\0\0\0\x29\x01\0\0\0\xde\xad\xbe\xef\0",   // an octet too many
+            b"\x2a\xde\xad\xbe",                             // an octet short
+            b"\x2a\xde\xad\xbe\xef\0",                       // an octet too many
+        ];
+        for miss in misses {
+            assert_eq!(read(miss), None, "{miss:02x?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_hands_over_names_of_exactly_the_lengths_that_are_read() {
+        for (shape, start) in [
+            (&SHAPES[0], &b"\x27\0\0\0\x29\x80"[..]),
+            (&SHAPES[1], b"\x28\0\0\0\x29\0\x04\x06\x14\x32\0"),
+        ] {
+            for len in 0..40 {
+                let payload = [start, &b"a".repeat(len), b"\0"].concat();
+                let is_handed_over = shape.matches(payload.len() as u16, &payload);
+                assert_eq!(
+                    read(&payload).is_some(),
+                    is_handed_over,
+                    "{} {len}",
+                    shape.name
+                );
+            }
+        }
+    }
+
+    #[test]
     fn openvpn_and_dns_that_share_a_first_octet_are_silence() {
         // P_ACK_V1, key id 0, session id, one acknowledged packet.
         let openvpn =
