@@ -1,6 +1,5 @@
 //! What can be typed: commands, options and what they mean, turned into settings.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +9,8 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::EngineConfig;
 use crate::config::{LockedDials, NeverBlock, Reply, Strictness, private_ranges};
 use crate::control::events::EventTarget;
+use crate::control::policy_file::PolicyFile;
+use crate::control::values::{parse_duration, parse_net, parse_never_block};
 use crate::gateway::backend::Backend;
 use crate::gateway::daemon::RunSettings;
 use crate::gateway::failure::Misconfigured;
@@ -190,6 +191,9 @@ pub struct ReplayArgs {
     /// Judge every flow as if its initiator were inside
     #[arg(long)]
     judge_all: bool,
+    /// Say which verdicts this policy file would change; what it leaves out is as typed here
+    #[arg(long, value_name = "FILE")]
+    diff: Option<PathBuf>,
     /// Seed of everything that is drawn at random
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -351,6 +355,18 @@ impl ReplayArgs {
             },
         }
     }
+
+    /// The configuration to compare with, if any.
+    ///
+    /// # Errors
+    /// When its file cannot be read or says something that it must not.
+    pub fn other(&self) -> Result<Option<EngineConfig>, Misconfigured> {
+        let Some(file) = &self.diff else {
+            return Ok(None);
+        };
+        let policy = PolicyFile::open(file).map_err(|error| Misconfigured(error.to_string()))?;
+        Ok(Some(policy.apply(self.options().engine)))
+    }
 }
 
 impl HostArgs {
@@ -409,49 +425,6 @@ fn ipv4(nets: &[IpNet]) -> Vec<Ipv4Net> {
     v4.collect()
 }
 
-fn parse_net(text: &str) -> Result<IpNet, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
-    }
-    let net: IpNet = text.parse().map_err(|_| {
-        "not a network: write an address and a prefix length, as in 192.168.0.0/16".to_owned()
-    })?;
-    if net.addr() != net.network() {
-        return Err(format!(
-            "has bits set beyond its prefix: did you mean {}?",
-            net.trunc()
-        ));
-    }
-    Ok(net)
-}
-
-fn parse_never_block(text: &str) -> Result<NeverBlock, String> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(NeverBlock {
-            net: address.ip().into(),
-            port: Some(address.port()),
-        });
-    }
-    match parse_net(text) {
-        Ok(net) => Ok(net.into()),
-        Err(error) if text.contains('/') => Err(error),
-        Err(_) => Err(
-            "neither a network nor an address: write 192.0.2.0/24, 192.0.2.7 or \
-            192.0.2.7:1214"
-                .into(),
-        ),
-    }
-}
-
-/// A number alone counts seconds, and zero needs no unit.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    humantime::parse_duration(text)
-        .map_err(|_| "not a duration: write 120s, 5m or 2h, or 0 for none".into())
-}
-
 fn parse_backend(text: &str) -> Result<BackendChoice, String> {
     match text {
         "auto" => Ok(BackendChoice(None)),
@@ -475,40 +448,6 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn networks_are_read_with_and_without_a_prefix() {
-        assert_eq!(
-            parse_net("10.77.0.0/16"),
-            Ok("10.77.0.0/16".parse().expect("a literal"))
-        );
-        assert_eq!(
-            parse_net("10.77.1.1"),
-            Ok("10.77.1.1/32".parse().expect("a literal"))
-        );
-        let slip = parse_net("10.77.1.1/16").expect_err("host bits are set");
-        assert!(slip.contains("did you mean 10.77.0.0/16?"), "{slip}");
-        let slip = parse_net("10.77.0.0/33").expect_err("there is no such prefix");
-        assert!(slip.contains("192.168.0.0/16"), "{slip}");
-    }
-
-    #[test]
-    fn what_is_never_blocked_may_have_a_port() {
-        let with_port = parse_never_block("192.0.2.7:1214").expect("an address and a port");
-        assert_eq!(with_port.port, Some(1214));
-        let net = parse_never_block("192.0.2.0/24").expect("a network");
-        assert_eq!((net.port, net.net.prefix_len()), (None, 24));
-        assert!(
-            parse_never_block("bank.example").is_err_and(|error| error.contains("192.0.2.7:1214"))
-        );
-    }
-
-    #[test]
-    fn durations_are_read_as_people_write_them() {
-        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
-        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
-        assert!(parse_duration("soon").is_err_and(|error| error.contains("120s")));
     }
 
     #[test]

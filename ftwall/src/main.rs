@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use ftwall::cli::{Cli, Command, OutputArg, ReplayArgs, RuleArgs, RulesCommand};
 use ftwall::gateway::backend::{self, Backend};
-use ftwall::gateway::replay::{self, ReplayError};
+use ftwall::gateway::replay::{self, ReplayError, diff};
 use ftwall::gateway::rules::{self, RuleSettings};
 use ftwall::gateway::{daemon, doctor, failure};
 
@@ -81,9 +81,12 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let replayed = replay::run(&args.options(), &mut out);
+    let replayed = match args.other()? {
+        Some(other) => diff::run(&args.options(), &other, &mut out).map(drop),
+        None => replay::run(&args.options(), &mut out).map(drop),
+    };
     let flushed = out.flush().map_err(ReplayError::from);
-    match replayed.map(drop).and(flushed) {
+    match replayed.and(flushed) {
         Err(ReplayError::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {}
         Err(error) => return Err(error.into()),
         Ok(()) => {}

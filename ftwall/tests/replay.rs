@@ -5,9 +5,11 @@
 #[expect(dead_code, reason = "captures need its packets only")]
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ftwall::EngineConfig;
+use ftwall::control::policy_file::PolicyFile;
 use ftwall::gateway::replay::{self, Format, Options, ReplayError};
 use serde_json::{Value, json};
 use support::{CONSTANT_OPENER, PING, end, tcp, udp};
@@ -253,6 +255,132 @@ fn a_lock_runs_out_at_its_own_time_and_not_with_the_next_packet() {
         .find(|line| line["event_type"] == "client.released");
     let at = released.map(|line| line["timestamp"].clone());
     assert_eq!(at, Some(json!("2003-07-04T12:02:00.000250Z")));
+}
+
+#[test]
+fn a_diff_says_of_each_flow_and_host_what_another_configuration_would_change() {
+    let file = store(
+        "diff.pcap",
+        &pcap(Order::Little, Unit::Micros, 101, &pings_and_a_stranger()),
+    );
+    let (lines, summary) = diff(&file, "block_udp = false\nlock_time = 0\n", Format::Json);
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| line.parse().expect("JSON"))
+        .collect();
+    let flow = json!({
+        "timestamp": "2003-07-04T12:00:00.000250Z", "pcap_filename": file,
+        "event_type": "difference.flow", "proto": "UDP",
+        "src_ip": "10.77.1.1", "src_port": 1214, "dest_ip": "198.18.0.5", "dest_port": 2001,
+        "packets": 2,
+        "ftwall": { "action": "drop", "reason": "ping" },
+        "other": { "action": "pass", "reason": "udp_not_blocked" },
+    });
+    let host = json!({
+        "event_type": "difference.host", "client": "10.77.1.1",
+        "ftwall": { "locked": true, "peers": ["198.18.0.5:2001"] },
+        "other": { "locked": false, "peers": ["198.18.0.5:2001"] },
+    });
+    let total = json!({ "verdicts": 3, "different": 2, "flows": 1, "hosts": 1 });
+    assert_eq!(lines, [flow, host, total]);
+    assert_eq!((summary.different, summary.verdicts), (2, 3));
+}
+
+#[test]
+fn people_get_the_differences_as_a_table() {
+    let file = store(
+        "diff-words.pcap",
+        &pcap(Order::Little, Unit::Micros, 101, &pings_and_a_stranger()),
+    );
+    let (text, _) = diff(&file, "block_udp = false\nlock_time = 0\n", Format::Human);
+    let lines: Vec<Vec<_>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let expected = [
+        "UDP 10.77.1.1:1214 -> 198.18.0.5:2001 2 x drop ping -> pass udp_not_blocked",
+        "host 10.77.1.1 locked, 1 peers -> not locked, 1 peers",
+        "2 of 3 verdicts differ",
+    ];
+    assert_eq!(
+        lines,
+        expected.map(|line| line.split(' ').collect::<Vec<_>>())
+    );
+}
+
+#[test]
+fn a_configuration_that_says_the_same_changes_nothing() {
+    let file = store(
+        "diff-same.pcap",
+        &pcap(Order::Little, Unit::Micros, 101, &pings_and_a_stranger()),
+    );
+    let (text, _) = diff(&file, "lock_time = \"2m\"\n", Format::Human);
+    assert_eq!(text, "0 of 3 verdicts differ\n");
+}
+
+#[test]
+fn a_diff_of_a_capture_cut_short_says_what_it_can_and_fails() {
+    let whole = pcap(Order::Little, Unit::Micros, 101, &pings_and_a_stranger());
+    let file = store("diff-cut.pcap", &whole[..whole.len() - 3]);
+    let other = EngineConfig {
+        block_udp: false,
+        ..EngineConfig::default()
+    };
+    let mut out = Vec::new();
+    let result = replay::diff::run(&options(vec![file], Format::Human), &other, &mut out);
+    let message = result.unwrap_err().to_string();
+    assert!(
+        message.contains("diff-cut.pcap: the file ends"),
+        "{message}"
+    );
+    assert!(String::from_utf8_lossy(&out).ends_with("1 of 2 verdicts differ\n"));
+}
+
+#[test]
+fn the_program_takes_a_policy_file_and_names_what_is_wrong_in_it() {
+    let capture = store(
+        "diff-program.pcap",
+        &pcap(Order::Little, Unit::Micros, 101, &pings_and_a_stranger()),
+    );
+    let run = |policy: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_ftwall"))
+            .args(["replay", "--lock-time", "0", "--diff"])
+            .args([policy, &capture])
+            .output()
+            .expect("the program starts")
+    };
+    let good = run(&store("good.toml", b"block_udp = false\n"));
+    assert_eq!(good.status.code(), Some(0));
+    let text = String::from_utf8_lossy(&good.stdout).into_owned();
+    // The lock time is the command line's on both sides: no host differs.
+    assert!(
+        text.ends_with("2 of 3 verdicts differ\n") && !text.contains("host"),
+        "{text}"
+    );
+    let bad = run(&store("bad.toml", b"block_udp = false\nlocktime = 0\n"));
+    assert_eq!(bad.status.code(), Some(78));
+    let message = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert!(
+        message.contains("bad.toml:2:1:") && message.contains("lock_time"),
+        "{message}"
+    );
+}
+
+/// A host pings a peer twice, and another one asks for a name.
+fn pings_and_a_stranger() -> [Vec<u8>; 3] {
+    let ping = udp(end(CLIENT), end(PEER), PING);
+    let question = udp(end("10.77.1.2:5000"), end("203.0.113.53:53"), b"hello");
+    [ping.clone(), question, ping]
+}
+
+/// What a policy file would change, as text and in numbers.
+fn diff(file: &Path, policy: &str, format: Format) -> (String, replay::diff::Summary) {
+    let options = options(vec![file.to_owned()], format);
+    let policy = PolicyFile::parse(Path::new("other.toml"), policy).expect("a good policy");
+    let other = policy.apply(options.engine.clone());
+    let mut out = Vec::new();
+    let summary = replay::diff::run(&options, &other, &mut out).expect("the capture is whole");
+    (String::from_utf8(out).expect("text"), summary)
 }
 
 #[derive(Debug, Clone, Copy)]

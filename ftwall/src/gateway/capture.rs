@@ -97,23 +97,28 @@ impl Capture {
     /// # Errors
     /// If there is no such file, or it is no capture.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        let fail = |problem| CaptureError {
-            file: path.into(),
-            block: 0,
-            offset: 0,
-            problem,
-        };
-        let file = File::open(path).map_err(|error| fail(Problem::Open(error)))?;
-        let reader = create_reader(START_BUFFER, file).map_err(|error| {
-            fail(match error {
+        match File::open(path) {
+            Ok(file) => Self::read(path, file),
+            Err(error) => Err(at_the_start(path, Problem::Open(error))),
+        }
+    }
+
+    /// Reads a capture's header from `source`; errors name it `name`.
+    ///
+    /// # Errors
+    /// If it is no capture.
+    pub fn read(name: &Path, source: impl io::Read + Send + 'static) -> Result<Self, CaptureError> {
+        let reader = create_reader(START_BUFFER, source).map_err(|error| {
+            let problem = match error {
                 PcapError::Eof => Problem::Empty,
                 PcapError::Incomplete(_) | PcapError::UnexpectedEof => Problem::CutShort,
                 PcapError::ReadError => Problem::Read,
                 _ => Problem::NotACapture,
-            })
+            };
+            at_the_start(name, problem)
         })?;
         Ok(Self {
-            file: path.into(),
+            file: name.into(),
             reader,
             buffer_len: START_BUFFER,
             blocks: 0,
@@ -298,6 +303,15 @@ impl Interface {
         let nanos = fraction / u128::from(self.ticks_per_second);
         let nanos = u32::try_from(nanos).expect("a fraction of a second has less than 10^9 ns");
         Timestamp::after_origin(Duration::new(seconds, nanos))
+    }
+}
+
+fn at_the_start(file: &Path, problem: Problem) -> CaptureError {
+    CaptureError {
+        file: file.into(),
+        block: 0,
+        offset: 0,
+        problem,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Every file meets a fresh engine. The output depends on nothing but the files and the options.
 
+pub mod diff;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -81,11 +83,24 @@ pub enum ReplayError {
 /// If a capture cannot be read to its end, after everything that could be read was judged and the
 /// summary written; or if the output cannot be written.
 pub fn run(options: &Options, out: &mut impl Write) -> Result<Summary, ReplayError> {
+    let captures = options.files.iter().map(|file| (file, Capture::open(file)));
+    run_captures(options, captures, out)
+}
+
+/// Replays captures that were opened or could not be.
+pub(crate) fn run_captures<'a>(
+    options: &Options,
+    captures: impl Iterator<Item = (&'a PathBuf, Result<Capture, CaptureError>)>,
+    out: &mut impl Write,
+) -> Result<Summary, ReplayError> {
     let mut summary = Summary::default();
     let mut failures = Vec::new();
-    for file in &options.files {
+    for (file, capture) in captures {
         let mut replay = Replay::new(options, file, &mut summary, out);
-        match replay.run(file) {
+        match capture
+            .map_err(Stopped::from)
+            .and_then(|capture| replay.run(capture))
+        {
             Ok(()) => {}
             Err(Stopped::Capture(error)) => failures.push(error),
             Err(Stopped::Write(error)) => return Err(error.into()),
@@ -101,11 +116,58 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<Summary, ReplayErr
     }
 }
 
-/// One capture on its way through one engine.
-struct Replay<'a, W> {
+/// Hands out what every frame holds, up to the first frame that cannot be read.
+fn read_frames(
+    mut capture: Capture,
+    mut take: impl FnMut(Timestamp, Content<'_>) -> io::Result<()>,
+) -> Result<(), Stopped> {
+    while let Some(frame) = capture.next_frame()? {
+        match link::content(frame.link_type, frame.octets) {
+            Ok(content) => take(frame.at, content)?,
+            Err(unknown) => return Err(capture.error(Problem::LinkType(unknown)).into()),
+        }
+    }
+    Ok(())
+}
+
+/// An engine on a capture's clock.
+struct Judge {
     engine: Engine,
     /// The latest time so far: captures merged from several places may step back.
     now: Timestamp,
+}
+
+impl Judge {
+    fn new(config: &EngineConfig, seed: u64) -> Self {
+        Self {
+            engine: Engine::new(config.clone(), seed),
+            now: Timestamp::ORIGIN,
+        }
+    }
+
+    /// A frame was captured at this time.
+    fn advance(&mut self, at: Timestamp) {
+        self.now = self.now.max(at);
+    }
+
+    /// Lets the engine's next timeout happen if it is due by now, and says when it was: not when the
+    /// next frame comes.
+    fn expire_next(&mut self) -> Option<Timestamp> {
+        let due = self.engine.poll_timeout().filter(|due| *due <= self.now)?;
+        self.engine.handle_timeout(due);
+        Some(due)
+    }
+
+    fn judge(&mut self, bytes: &[u8]) -> Verdict {
+        let conntrack = None;
+        self.engine
+            .handle_packet(self.now, Ingress { bytes, conntrack })
+    }
+}
+
+/// One capture on its way through one engine.
+struct Replay<'a, W> {
+    judge: Judge,
     flows: BTreeSet<(&'static str, SocketAddr, SocketAddr)>,
     short_frames: u64,
     format: Format,
@@ -134,8 +196,7 @@ impl From<io::Error> for Stopped {
 impl<'a, W: Write> Replay<'a, W> {
     fn new(options: &Options, file: &Path, summary: &'a mut Summary, out: &'a mut W) -> Self {
         Self {
-            engine: Engine::new(options.engine.clone(), options.seed),
-            now: Timestamp::ORIGIN,
+            judge: Judge::new(&options.engine, options.seed),
             flows: BTreeSet::new(),
             short_frames: 0,
             format: options.format,
@@ -145,23 +206,20 @@ impl<'a, W: Write> Replay<'a, W> {
         }
     }
 
-    fn run(&mut self, file: &Path) -> Result<(), Stopped> {
-        let mut capture = Capture::open(file)?;
-        while let Some(frame) = capture.next_frame()? {
-            self.now = self.now.max(frame.at);
-            self.expire()?;
-            match link::content(frame.link_type, frame.octets) {
-                Ok(content) => self.judge(content)?,
-                Err(unknown) => return Err(capture.error(Problem::LinkType(unknown)).into()),
+    fn run(&mut self, capture: Capture) -> Result<(), Stopped> {
+        read_frames(capture, |at, content| {
+            self.judge.advance(at);
+            while let Some(due) = self.judge.expire_next() {
+                self.drain(due)?;
             }
-        }
-        Ok(())
+            self.take(content)
+        })
     }
 
-    fn judge(&mut self, content: Content<'_>) -> io::Result<()> {
+    fn take(&mut self, content: Content<'_>) -> io::Result<()> {
         self.summary.packets += 1;
         match content {
-            Content::Ip(bytes) => self.judge_packet(bytes),
+            Content::Ip(bytes) => self.take_packet(bytes),
             Content::Other => {
                 self.summary.passed += 1;
                 Ok(())
@@ -174,23 +232,10 @@ impl<'a, W: Write> Replay<'a, W> {
         }
     }
 
-    fn judge_packet(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn take_packet(&mut self, bytes: &[u8]) -> io::Result<()> {
         let ends = Packet::parse(bytes).ok().and_then(|packet| ends(&packet));
-        if let Some(ends) = &ends {
-            let (source, dest) = (
-                (ends.src_ip, ends.src_port).into(),
-                (ends.dest_ip, ends.dest_port).into(),
-            );
-            self.flows
-                .insert((ends.proto, SocketAddr::min(source, dest), source.max(dest)));
-        }
-        let verdict = self.engine.handle_packet(
-            self.now,
-            Ingress {
-                bytes,
-                conntrack: None,
-            },
-        );
+        self.flows.extend(ends.map(flow));
+        let verdict = self.judge.judge(bytes);
         match verdict {
             Verdict::Pass(_) | Verdict::Tolerate(_) => self.summary.passed += 1,
             Verdict::Clear(_) => self.summary.cleared += 1,
@@ -199,20 +244,11 @@ impl<'a, W: Write> Replay<'a, W> {
         if !matches!(verdict, Verdict::Pass(_)) {
             self.write_verdict(ends, verdict)?;
         }
-        self.drain(self.now)
-    }
-
-    /// Lets the engine's own timeouts happen when they are due, not when the next frame comes.
-    fn expire(&mut self) -> io::Result<()> {
-        while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= self.now) {
-            self.engine.handle_timeout(due);
-            self.drain(due)?;
-        }
-        Ok(())
+        self.drain(self.judge.now)
     }
 
     fn drain(&mut self, at: Timestamp) -> io::Result<()> {
-        while let Some(action) = self.engine.poll_action() {
+        while let Some(action) = self.judge.engine.poll_action() {
             match action {
                 Action::LockHost { host, .. } => {
                     self.summary.locked.insert(host);
@@ -226,7 +262,7 @@ impl<'a, W: Write> Replay<'a, W> {
                 | Action::Probe { .. } => {}
             }
         }
-        while let Some(event) = self.engine.poll_event() {
+        while let Some(event) = self.judge.engine.poll_event() {
             self.write_line(at, &event)?;
         }
         Ok(())
@@ -238,7 +274,7 @@ impl<'a, W: Write> Replay<'a, W> {
             ..Details::default()
         };
         self.write_line(
-            self.now,
+            self.judge.now,
             &VerdictLine {
                 event_type: "verdict",
                 packet,
@@ -262,7 +298,7 @@ impl<'a, W: Write> Replay<'a, W> {
 
     /// Adds what the engine counted to the summary.
     fn finish(self) {
-        let counters = self.engine.counters();
+        let counters = self.judge.engine.counters();
         self.summary.malformed += counters.malformed + self.short_frames;
         for (name, count) in &counters.evidence {
             *self.summary.evidence.entry(name).or_default() += count;
@@ -293,6 +329,13 @@ struct VerdictLine {
     #[serde(flatten)]
     packet: Option<PacketEnds>,
     ftwall: Details,
+}
+
+/// The same for both directions.
+fn flow(ends: PacketEnds) -> (&'static str, SocketAddr, SocketAddr) {
+    let source = SocketAddr::new(ends.src_ip, ends.src_port);
+    let destination = SocketAddr::new(ends.dest_ip, ends.dest_port);
+    (ends.proto, source.min(destination), source.max(destination))
 }
 
 fn ends(packet: &Packet<'_>) -> Option<PacketEnds> {
