@@ -525,6 +525,19 @@ fn sessions_that_were_up_before_are_cut_and_web_sessions_are_not() {
 }
 
 #[test]
+fn a_quic_initial_clears_its_flow_even_of_a_locked_host_in_strict_mode() {
+    let mut gateway = Gateway::new(EngineConfig {
+        strictness: Strictness::Strict,
+        ..EngineConfig::default()
+    });
+    gateway.datagram(CLIENT, PEER, PING);
+    let mut initial = b"\xc3\0\0\0\x01\x08".to_vec();
+    initial.resize(1200, 0x5a);
+    let verdict = gateway.datagram("10.77.1.1:4000", "203.0.113.7:4433", &initial);
+    assert_eq!(verdict, Verdict::Clear(ClearReason::QuicInitial));
+}
+
+#[test]
 fn a_locked_host_goes_on_browsing() {
     let mut gateway = Gateway::new(EngineConfig::default());
     gateway.datagram(CLIENT, PEER, PING);

@@ -232,6 +232,29 @@ impl ByteMatch {
 pub(crate) mod tests {
     use super::*;
 
+    #[test]
+    fn a_shape_is_told_by_its_length_and_its_octets_as_far_as_they_are_compared() {
+        const BYTES: &[ByteMatch] = &[
+            ByteMatch::exactly(0, 0x27),
+            ByteMatch {
+                offset: 1,
+                mask: 0xf0,
+                value: 0x40,
+            },
+        ];
+        let shape = UdpShape {
+            name: "test",
+            direction: Direction::Both,
+            only_locked: false,
+            payload_len: 3..=5,
+            bytes: BYTES,
+        };
+        assert!(shape.matches(3, b"\x27\x4f\0") && shape.matches(5, b"\x27\x40\0\0\0"));
+        assert!(!shape.matches(2, b"\x27\x4f") && !shape.matches(6, b"\x27\x4f\0\0\0\0"));
+        assert!(!shape.matches(3, b"\x28\x4f\0") && !shape.matches(3, b"\x27\x5f\0"));
+        assert!(!shape.matches(3, b"\x27"), "cut short");
+    }
+
     /// The head of one direction, for tests.
     pub(crate) fn head(octets: &[u8]) -> Head<'_> {
         Head {
