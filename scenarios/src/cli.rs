@@ -45,6 +45,10 @@ pub struct RunOptions {
     /// Write every outcome to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write pages, `junit.xml` and `outcomes.json` into this directory; the records of scenarios that
+    /// did not hold are kept beside them.
+    #[arg(long, value_name = "DIR", conflicts_with = "keep")]
+    pub report: Option<PathBuf>,
     /// How many scenarios at a time [default: as many as there are cores].
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
@@ -13,7 +13,7 @@ use scenarios::binaries::Binaries;
 use scenarios::catalog;
 use scenarios::cli::{Cli, Command, PlayOptions, RunOptions};
 use scenarios::outcome::{Outcome, Totals};
-use scenarios::report::Table;
+use scenarios::report::{self, Entry, Report, Table};
 use scenarios::scenario::Scenario;
 use scenarios::stage::{House, Settings, namespaces};
 
@@ -74,8 +74,8 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         program: std::env::current_exe().context("the path of this program")?,
         device: options.play.device,
         seed: options.play.seed,
-        keep: options.play.keep.clone(),
-        timelines: false,
+        keep: kept_in(options),
+        timelines: options.report.is_some(),
     };
     let jobs = options
         .jobs
@@ -83,10 +83,19 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let jobs = jobs.map_or(1, NonZeroUsize::get);
     let outcomes = House::probe().play_all(&chosen, &settings, jobs, &|outcome| {
         println!("{}", Table(outcome));
+        if let Some(directory) = &options.report {
+            settle_records(directory, outcome);
+        }
     });
     let totals = Totals::of(&outcomes);
     if let Some(file) = &options.json {
         write_json(file, &totals, &outcomes)?;
+    }
+    if let Some(directory) = &options.report {
+        let entry = |(scenario, outcome)| Entry { scenario, outcome };
+        let entries = chosen.iter().zip(&outcomes).map(entry).collect();
+        Report::new(entries).write(directory)?;
+        println!("report: {}", directory.join("index.html").display());
     }
     println!("{totals}");
     Ok(if totals.all_held() {
@@ -94,6 +103,19 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(FAILED)
     })
+}
+
+/// Where records are kept while scenarios are played; a report wants those of scenarios that fail.
+fn kept_in(options: &RunOptions) -> Option<PathBuf> {
+    let report = options.report.as_deref().map(report::records_directory);
+    options.play.keep.clone().or(report)
+}
+
+/// Records that could not be removed are in nobody's way.
+fn settle_records(directory: &Path, outcome: &Outcome) {
+    if let Err(error) = report::settle_records(directory, outcome) {
+        eprintln!("scenarios: {error:#}");
+    }
 }
 
 /// The scenarios that were named, or a sentence about the name that is none.

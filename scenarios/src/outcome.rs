@@ -216,26 +216,16 @@ impl HostRun {
 impl Totals {
     /// Counts outcomes.
     #[must_use]
-    pub fn of(outcomes: &[Outcome]) -> Self {
-        let having = |weight| {
-            outcomes
-                .iter()
-                .filter(|outcome| outcome.count(weight) > 0)
-                .count()
-        };
-        Self {
-            scenarios: outcomes.len(),
-            void: having(Weight::Void),
-            leaked: having(Weight::Leak),
-            web_failures: outcomes
-                .iter()
-                .map(|outcome| outcome.count(Weight::Web))
-                .sum(),
-            skipped: outcomes
-                .iter()
-                .filter(|outcome| outcome.skipped.is_some())
-                .count(),
+    pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Self {
+        let mut totals = Self::default();
+        for outcome in outcomes {
+            totals.scenarios += 1;
+            totals.void += usize::from(outcome.count(Weight::Void) > 0);
+            totals.leaked += usize::from(outcome.count(Weight::Leak) > 0);
+            totals.web_failures += outcome.count(Weight::Web);
+            totals.skipped += usize::from(outcome.skipped.is_some());
         }
+        totals
     }
 
     /// Whether everything held. A skipped scenario is no failure here; strict runs make it one.
