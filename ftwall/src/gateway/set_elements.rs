@@ -5,13 +5,14 @@
 //! `nfnetlink.h`. The sets themselves are made with the rules.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::kernel_sets::{Batch, Element};
-use super::netlink::{AttributeWriter, Header, MessageWriter, ReceiveError, Socket};
+use super::netlink::{AttributeWriter, Header, Message, MessageWriter, ReceiveError, Socket};
 use super::nft_json::TABLE;
 use super::rules::{LOCKED, PEERS, Transport};
 
@@ -37,10 +38,21 @@ pub enum SetError {
     Transaction(#[from] io::Error),
 }
 
+/// How the time an element stays is set anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    /// By adding it again (Linux 6.12): a third of the work, and possible in a full set.
+    ByAdding,
+    /// By adding, deleting and adding it, since adding leaves an element alone that is there.
+    ByReplacing,
+}
+
 /// Writes elements, one transaction at a time.
 #[derive(Debug)]
 pub struct SetWriter {
     socket: Socket,
+    /// What this kernel can do, once it was tried.
+    renewal: Option<Renewal>,
     transaction: MessageWriter,
     /// Room for the kernel's answers.
     answers: Vec<u8>,
@@ -54,6 +66,7 @@ impl SetWriter {
     pub fn open() -> io::Result<SetWriter> {
         Ok(SetWriter {
             socket: Socket::open()?,
+            renewal: None,
             transaction: MessageWriter::default(),
             answers: vec![0; LONGEST_ANSWER],
         })
@@ -64,11 +77,54 @@ impl SetWriter {
     /// # Errors
     /// Which set could not be changed, and why.
     pub fn write(&mut self, batch: &Batch) -> Result<(), SetError> {
+        if self.renewal.is_none() {
+            // Fails where there are no sets, as the batch will, which then says so.
+            self.renewal = self.try_renewal().ok();
+        }
+        self.write_with(self.renewal.unwrap_or(Renewal::ByReplacing), batch)
+    }
+
+    fn write_with(&mut self, renewal: Renewal, batch: &Batch) -> Result<(), SetError> {
         self.transaction.clear();
-        write_transaction(&mut self.transaction, batch);
+        write_transaction(&mut self.transaction, renewal, batch);
         let sent = self.socket.send(self.transaction.as_bytes());
         sent.map_err(io::Error::from)?;
         self.outcome()
+    }
+
+    /// Tries on an address that no packet comes from what this kernel can do.
+    fn try_renewal(&mut self) -> Result<Renewal, SetError> {
+        const FIRST: Duration = Duration::from_secs(60);
+        const RENEWED: Duration = Duration::from_secs(120);
+        let nobody = Element::Locked(Ipv4Addr::UNSPECIFIED);
+        self.write_with(Renewal::ByReplacing, &Batch::from([(nobody, Some(FIRST))]))?;
+        self.write_with(Renewal::ByAdding, &Batch::from([(nobody, Some(RENEWED))]))?;
+        let timeout = self.timeout_of(&nobody)?;
+        self.write_with(Renewal::ByReplacing, &Batch::from([(nobody, None)]))?;
+        Ok(if timeout == Some(milliseconds(RENEWED)) {
+            Renewal::ByAdding
+        } else {
+            Renewal::ByReplacing
+        })
+    }
+
+    /// For how long an element was told to stay, in milliseconds, if it is there.
+    fn timeout_of(&mut self, element: &Element) -> Result<Option<u64>, SetError> {
+        self.transaction.clear();
+        let header = Header {
+            kind: GETSETELEM,
+            family: INET,
+            ..Header::default()
+        };
+        let asked = std::iter::once((element, Stay::Key));
+        write_elements(&mut self.transaction, header, element.set(), asked);
+        let sent = self.socket.send(self.transaction.as_bytes());
+        sent.map_err(io::Error::from)?;
+        let mut timeout = None;
+        while let Some(messages) = self.socket.receive(&mut self.answers).map_err(as_io)? {
+            timeout = timeout.or(messages.flatten().find_map(|message| timeout_in(&message)));
+        }
+        Ok(timeout)
     }
 
     /// Reads all answers: the first refusal is the reason, and without any answer nobody knows.
@@ -123,6 +179,7 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEWSETELEM: u16 = SUBSYSTEM << 8 | 12;
+const GETSETELEM: u16 = SUBSYSTEM << 8 | 13;
 const DELSETELEM: u16 = SUBSYSTEM << 8 | 14;
 
 /// `NFPROTO_INET`: the family of ftwall's table.
@@ -134,9 +191,10 @@ const LIST_ELEMENTS: u16 = 3;
 const LIST_ELEM: u16 = 1;
 const ELEM_KEY: u16 = 1;
 const ELEM_TIMEOUT: u16 = 4;
+const ELEM_EXPIRATION: u16 = 5;
 const DATA_VALUE: u16 = 1;
 
-fn write_transaction(transaction: &mut MessageWriter, batch: &Batch) {
+fn write_transaction(transaction: &mut MessageWriter, renewal: Renewal, batch: &Batch) {
     let bracket = |kind| Header {
         kind,
         resource: SUBSYSTEM,
@@ -144,39 +202,54 @@ fn write_transaction(transaction: &mut MessageWriter, batch: &Batch) {
     };
     transaction.message(bracket(BATCH_BEGIN), |_| {});
     for (sequence, set) in (1..).zip(SETS) {
-        write_set(transaction, sequence, set, batch);
+        write_set(transaction, renewal, (sequence, set), batch);
     }
     transaction.message(bracket(BATCH_END), |_| {});
 }
 
-/// Each element is added, deleted and added again. Adding alone renews the timeout of an element that
-/// is there since Linux 6.12 only, and deleting alone fails for one that has just left.
-fn write_set(transaction: &mut MessageWriter, sequence: u32, set: &str, batch: &Batch) {
+/// What goes is added and deleted, because deleting alone fails for an element that has just left; so is,
+/// where need be, what is added anew.
+fn write_set(
+    transaction: &mut MessageWriter,
+    renewal: Renewal,
+    (sequence, set): (u32, &str),
+    batch: &Batch,
+) {
     let touched = batch.iter().filter(|(element, _)| element.set() == set);
-    let keys = touched.clone().map(|(element, _)| (element, None));
-    let staying = touched.filter_map(|(element, stays)| Some((element, Some((*stays)?))));
-    let header = |kind, flags| Header {
+    let deleted = touched
+        .clone()
+        .filter(|(_, stays)| stays.is_none() || renewal == Renewal::ByReplacing)
+        .map(|(element, _)| (element, Stay::Key));
+    let added = touched.filter_map(|(element, stays)| {
+        Some((element, Stay::For(milliseconds((*stays)?), renewal)))
+    });
+    let header = |kind| Header {
         kind,
-        flags,
+        flags: Header::CREATE | Header::ACKNOWLEDGE,
         sequence,
         family: INET,
         resource: 0,
     };
-    let [add, delete] = [
-        header(NEWSETELEM, Header::CREATE),
-        header(DELSETELEM, Header::ACKNOWLEDGE),
-    ];
-    write_elements(transaction, add, set, keys.clone());
-    write_elements(transaction, delete, set, keys);
-    write_elements(transaction, add, set, staying);
+    write_elements(transaction, header(NEWSETELEM), set, deleted.clone());
+    write_elements(transaction, header(DELSETELEM), set, deleted);
+    write_elements(transaction, header(NEWSETELEM), set, added);
 }
 
-/// Writes one message about elements, each with the time it stays if it does; none about nothing.
+/// What is said of an element besides its key.
+#[derive(Clone, Copy)]
+enum Stay {
+    /// Nothing.
+    Key,
+    /// It stays for so many milliseconds.
+    For(u64, Renewal),
+}
+
+/// Writes one message about elements; none about nothing.
 fn write_elements<'a>(
     transaction: &mut MessageWriter,
     header: Header,
     set: &str,
-    elements: impl Iterator<Item = (&'a Element, Option<Duration>)>,
+    elements: impl Iterator<Item = (&'a Element, Stay)>,
 ) {
     let mut elements = elements.peekable();
     if elements.peek().is_none() {
@@ -186,27 +259,46 @@ fn write_elements<'a>(
         message.attribute(LIST_TABLE, &terminated(TABLE));
         message.attribute(LIST_SET, &terminated(set));
         message.nested(LIST_ELEMENTS, |list| {
-            elements.for_each(|(element, stays)| write_element(list, element, stays));
+            elements.for_each(|(element, stay)| write_element(list, element, stay));
         });
     });
 }
 
-fn write_element(list: &mut AttributeWriter<'_>, element: &Element, stays: Option<Duration>) {
+fn write_element(list: &mut AttributeWriter<'_>, element: &Element, stay: Stay) {
     list.nested(LIST_ELEM, |elem| {
-        elem.nested(ELEM_KEY, |key| match *element {
-            Element::Locked(host) => key.attribute(DATA_VALUE, &host.octets()),
-            Element::Peer(client, peer, transport) => {
-                // Every part of a concatenation fills whole words.
-                let [a, b] = peer.port().to_be_bytes();
-                let protocol = [protocol_number(transport), 0, 0, 0];
-                let parts = [client.octets(), peer.ip().octets(), protocol, [a, b, 0, 0]];
-                key.attribute(DATA_VALUE, parts.as_flattened());
+        elem.nested(ELEM_KEY, |data| write_key(data, element));
+        if let Stay::For(milliseconds, renewal) = stay {
+            elem.attribute(ELEM_TIMEOUT, &milliseconds.to_be_bytes());
+            if renewal == Renewal::ByAdding {
+                // Without it a timeout that was the same before is not begun anew.
+                elem.attribute(ELEM_EXPIRATION, &milliseconds.to_be_bytes());
             }
-        });
-        if let Some(stays) = stays {
-            elem.attribute(ELEM_TIMEOUT, &milliseconds(stays).to_be_bytes());
         }
     });
+}
+
+/// Every part of a concatenation fills whole words.
+fn write_key(data: &mut AttributeWriter<'_>, element: &Element) {
+    match *element {
+        Element::Locked(host) => data.attribute(DATA_VALUE, &host.octets()),
+        Element::Peer(client, peer, transport) => {
+            let [a, b] = peer.port().to_be_bytes();
+            let protocol = [protocol_number(transport), 0, 0, 0];
+            let parts = [client.octets(), peer.ip().octets(), protocol, [a, b, 0, 0]];
+            data.attribute(DATA_VALUE, parts.as_flattened());
+        }
+    }
+}
+
+/// The timeout of the element that a message tells about.
+fn timeout_in(message: &Message<'_>) -> Option<u64> {
+    let list = message.attributes().of_kind(LIST_ELEMENTS)?;
+    let element = list.attributes().of_kind(LIST_ELEM)?;
+    let timeout = element.attributes().of_kind(ELEM_TIMEOUT)?;
+    timeout
+        .value
+        .first_chunk()
+        .map(|octets| u64::from_be_bytes(*octets))
 }
 
 /// Zero would mean "for ever".
@@ -228,19 +320,19 @@ fn terminated(name: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4};
+    use std::net::SocketAddrV4;
 
     use super::super::kernel_sets::BATCH;
-    use super::super::netlink::{Message, Messages};
+    use super::super::netlink::Messages;
     use super::*;
 
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
     const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), 1214);
     const LASTING: Option<Duration> = Some(Duration::from_millis(1500));
 
-    fn written(batch: &Batch) -> MessageWriter {
+    fn written(renewal: Renewal, batch: &Batch) -> MessageWriter {
         let mut transaction = MessageWriter::default();
-        write_transaction(&mut transaction, batch);
+        write_transaction(&mut transaction, renewal, batch);
         transaction
     }
 
@@ -281,7 +373,10 @@ mod tests {
 
     #[test]
     fn a_lock_is_added_deleted_and_added_with_its_timeout_in_one_transaction() {
-        let transaction = written(&Batch::from([(Element::Locked(HOST), LASTING)]));
+        let transaction = written(
+            Renewal::ByReplacing,
+            &Batch::from([(Element::Locked(HOST), LASTING)]),
+        );
         let expected = [
             (BATCH_BEGIN, 0),
             (NEWSETELEM, 1),
@@ -301,7 +396,7 @@ mod tests {
     #[test]
     fn the_parts_of_a_peer_fill_whole_words_in_the_order_of_the_set() {
         let peer = Element::Peer(HOST, PEER, Transport::Udp);
-        let transaction = written(&Batch::from([(peer, None)]));
+        let transaction = written(Renewal::ByAdding, &Batch::from([(peer, None)]));
         assert_eq!(
             kinds(&transaction)[1..3],
             [(NEWSETELEM, 2), (DELSETELEM, 2)]
@@ -334,9 +429,22 @@ mod tests {
             let peer = SocketAddrV4::new(*PEER.ip(), port);
             (Element::Peer(HOST, peer, Transport::Tcp), LASTING)
         });
-        let transaction = written(&peers.collect());
-        assert_eq!(kinds(&transaction).len(), 5);
-        // What a socket may send at once unless told otherwise (net.core.wmem_default).
-        assert!(transaction.as_bytes().len() < 212_992);
+        let batch: Batch = peers.collect();
+        for renewal in [Renewal::ByAdding, Renewal::ByReplacing] {
+            let transaction = written(renewal, &batch);
+            assert_eq!(kinds(&transaction).last(), Some(&(BATCH_END, 0)));
+            // What a socket may send at once unless told otherwise (net.core.wmem_default).
+            assert!(transaction.as_bytes().len() < 212_992);
+        }
+    }
+
+    #[test]
+    fn where_adding_renews_an_element_is_written_once() {
+        let locked = Element::Locked(HOST);
+        let transaction = written(Renewal::ByAdding, &Batch::from([(locked, LASTING)]));
+        let expected = [(BATCH_BEGIN, 0), (NEWSETELEM, 1), (BATCH_END, 0)];
+        assert_eq!(kinds(&transaction), expected);
+        let message = Messages::new(transaction.as_bytes()).flatten().nth(1);
+        assert_eq!(timeout_in(&message.expect("three")), Some(1500));
     }
 }

@@ -3,14 +3,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ftwall::gateway::queue::{
     self, Answer, Fault, Losses, PacketQueue, QueueError, QueueReader, QueueSettings, QueuedPacket,
     WhenOverloaded,
 };
 
-use super::harness::{PATIENCE, in_namespaces, run, skip_back_end, words};
+use super::harness::{PATIENCE, in_namespaces, in_namespaces_with, run, skip_back_end, words};
 
 const QUEUE: u16 = 3;
 const PASS: Answer = Answer::Accept { mark: None };
@@ -19,23 +19,30 @@ const DROPPED_LATER: u32 = 0x42;
 
 /// Runs `body` once for each reader, in one namespace with rules that queue.
 fn with_each_reader(name: &str, body: fn(QueueReader)) {
-    let name = format!("queue::{name}");
-    in_namespaces(&name, || {
-        ip(&["link", "set", "lo", "mtu", "1500", "up"]);
-        for rule in [
-            "-A OUTPUT -p udp --dport 9000 -j MARK --set-mark 0x7",
-            "-A OUTPUT -p udp --dport 9000 -j NFQUEUE --queue-num 3",
-            "-A OUTPUT -p tcp --dport 9000 -j NFQUEUE --queue-num 3",
-            "-A POSTROUTING -m mark --mark 0x42 -j DROP",
-        ] {
-            let rule: Vec<&str> = rule.split(' ').collect();
-            let added = run("iptables-nft", &[&["-t", "mangle"], &rule[..]].concat());
-            if !added.status.success() {
-                return skip_back_end("iptables-nft", &words(&added.stderr));
-            }
+    in_namespaces(&format!("queue::{name}"), || {
+        if send_through_queue() {
+            QueueReader::ALL.into_iter().for_each(body);
         }
-        QueueReader::ALL.into_iter().for_each(body);
     });
+}
+
+/// Makes rules that queue what goes to port 9000; false where this kernel has none such.
+fn send_through_queue() -> bool {
+    ip(&["link", "set", "lo", "mtu", "1500", "up"]);
+    let rules = [
+        "-A OUTPUT -p udp --dport 9000 -j MARK --set-mark 0x7",
+        "-A OUTPUT -p udp --dport 9000 -j NFQUEUE --queue-num 3",
+        "-A OUTPUT -p tcp --dport 9000 -j NFQUEUE --queue-num 3",
+        "-A POSTROUTING -m mark --mark 0x42 -j DROP",
+    ];
+    rules.into_iter().all(|rule| {
+        let rule: Vec<&str> = rule.split(' ').collect();
+        let added = run("iptables-nft", &[&["-t", "mangle"], &rule[..]].concat());
+        if !added.status.success() {
+            skip_back_end("iptables-nft", &words(&added.stderr));
+        }
+        added.status.success()
+    })
 }
 
 #[test]
@@ -245,6 +252,61 @@ fn a_queue_has_one_reader_at_a_time_and_the_next_one_begins_empty() {
     );
 }
 
+/// Prints what one queued packet costs the reader, received and answered, in a drain of many.
+#[test]
+#[ignore = "a measurement: run it alone, with --nocapture"]
+fn cost_of_a_packet() {
+    in_namespaces_with("queue::cost_of_a_packet", &["--ignored"], || {
+        if !send_through_queue() {
+            return;
+        }
+        for (what, answer) in [("drop", Answer::Drop), ("accept", PASS)] {
+            for reader in QueueReader::ALL {
+                println!(
+                    "{what:>6}, {reader:<7}: {:?} a packet",
+                    median_cost(reader, answer)
+                );
+            }
+        }
+    });
+}
+
+fn median_cost(reader: QueueReader, answer: Answer) -> Duration {
+    const ROUNDS: usize = 15;
+    const SOURCES: u32 = 16;
+    const EACH: u32 = 200;
+    let mut queue = open(reader, settings());
+    let wire = Wire::new();
+    let sources: Vec<Wire> = (0..SOURCES).map(|_| wire.with_another_source()).collect();
+    let mut costs: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            sources
+                .iter()
+                .for_each(|source| (0..EACH).for_each(|number| source.send(number)));
+            let begun = now();
+            let mut judged = 0;
+            while judged < SOURCES * EACH {
+                let before = judged;
+                queue.serve(64, &mut |_| {
+                    judged += 1;
+                    answer
+                });
+                assert!(judged > before, "{reader}: {judged} packets came");
+            }
+            let taken = now() - begun;
+            wire.drain();
+            taken / (SOURCES * EACH)
+        })
+        .collect();
+    costs.sort();
+    costs[ROUNDS / 2]
+}
+
+#[expect(clippy::disallowed_methods, reason = "time is what is measured")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 fn settings() -> QueueSettings {
     QueueSettings::of(QUEUE)
 }
@@ -310,6 +372,14 @@ impl Wire {
         let sink = UdpSocket::bind("127.0.0.1:9000").expect("the port is free");
         sink.set_read_timeout(Some(PATIENCE))
             .expect("it is not zero");
+        Wire::to(sink)
+    }
+
+    fn with_another_source(&self) -> Wire {
+        Wire::to(self.sink.try_clone().expect("descriptors are left"))
+    }
+
+    fn to(sink: UdpSocket) -> Wire {
         let source = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
         // A packet that waits in the queue is charged to its source.
         rustix::net::sockopt::set_socket_send_buffer_size(&source, 1 << 20)
@@ -334,10 +404,15 @@ impl Wire {
     }
 
     fn is_empty(&self) -> bool {
+        self.drain() == 0
+    }
+
+    /// Takes everything that has arrived; how many datagrams that was.
+    fn drain(&self) -> usize {
         self.sink.set_nonblocking(true).expect("it is a socket");
-        let is_empty = self.sink.recv(&mut [0; 4]).is_err();
+        let arrived = std::iter::from_fn(|| self.sink.recv(&mut [0; 4]).ok()).count();
         self.sink.set_nonblocking(false).expect("it is a socket");
-        is_empty
+        arrived
     }
 }
 

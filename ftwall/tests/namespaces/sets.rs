@@ -62,6 +62,11 @@ fn an_element_is_renewed_taken_away_and_may_be_gone_already() {
         || {
             make_sets(1 << 20);
             let lock = Element::Locked(HOST);
+            feed(
+                "nft",
+                &["-f", "-"],
+                "add element inet ftwall locked { 10.77.1.1 timeout 100s expires 10s }",
+            );
             for seconds in [100, 300, 200] {
                 assert_eq!(
                     write(&[(lock, Some(Duration::from_secs(seconds)))]),

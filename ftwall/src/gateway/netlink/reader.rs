@@ -92,6 +92,14 @@ impl<'a> Message<'a> {
 #[derive(Clone, Debug)]
 pub struct Attributes<'a>(Records<'a>);
 
+impl<'a> Attributes<'a> {
+    /// The first attribute of a type, if it stands before anything malformed.
+    #[must_use]
+    pub fn of_kind(self, kind: u16) -> Option<Attribute<'a>> {
+        self.flatten().find(|attribute| attribute.kind == kind)
+    }
+}
+
 impl<'a> Iterator for Attributes<'a> {
     type Item = Result<Attribute<'a>, Malformed>;
 
