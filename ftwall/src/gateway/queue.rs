@@ -64,9 +64,9 @@ pub enum Answer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueReader {
     /// ftwall's own netlink, which answers many packets at once.
+    #[default]
     Netlink,
     /// The `nfq` crate, one system call for each packet and another for its answer.
-    #[default]
     Nfq,
 }
 
