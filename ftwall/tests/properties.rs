@@ -198,7 +198,7 @@ fn file_sharing() -> impl Strategy<Value = (Script, Vec<usize>)> {
     prop::sample::select(vec![
         client(&CONSTANT_OPENER, 4),
         client(&RANDOM_OPENER, 12),
-        client(HASH_REQUEST, up_to(HASH_REQUEST, b"4567")),
+        client(HASH_REQUEST, up_to(HASH_REQUEST, b"ef01234567")),
         client(b"GIVE 4294967295\r\n", up_to(b"GIVE 4294967295\r", b"\r")),
         client(marked, up_to(marked, b"X-Kazaa-Network:")),
         session(8),

@@ -102,7 +102,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// RFC 4253, section 4.2.
 const SSH_BANNER: &[u8] = b"SSH-2.0-";
 
-/// Whether octets are a TLS ClientHello (RFC 8446, sections 5.1 and 4.1.2), as far as it tells itself.
+/// Whether octets begin as a TLS ClientHello does (RFC 8446, sections 5.1 and 4.1.2).
 fn is_client_hello(octets: &[u8]) -> bool {
     match octets {
         // Record: handshake, version, length. Message: ClientHello, length, version.
