@@ -26,7 +26,7 @@ use crate::{
     live::Node,
     packet_socket::{Outgoing, PacketSocket},
 };
-use emulator::{Direction, Emulator};
+pub use emulator::{Direction, Emulator};
 
 /// What a wire does to the frames of each direction. ARP frames are let through untouched and at once.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,8 +13,10 @@ use super::{
 
 /// Which way a frame travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Direction {
+pub enum Direction {
+    /// From the side of the interface that was linked first.
     LeftToRight,
+    /// Towards it.
     RightToLeft,
 }
 
@@ -35,9 +37,9 @@ impl Direction {
     }
 }
 
-/// The state of a wire. Times are counted from any one origin.
+/// The state of a wire, to be driven by a clock of any kind. Times are counted from any one origin.
 #[derive(Debug)]
-pub(crate) struct Emulator {
+pub struct Emulator {
     settings: WireSettings,
     /// Frames seen of each flow; a flow is one-way, so the two directions never share an entry.
     seen: HashMap<Flow, u64>,
@@ -49,7 +51,9 @@ pub(crate) struct Emulator {
 }
 
 impl Emulator {
-    pub(crate) fn new(settings: WireSettings) -> Self {
+    /// A wire on which nothing travels yet.
+    #[must_use]
+    pub fn new(settings: WireSettings) -> Self {
         Self {
             settings,
             seen: HashMap::new(),
@@ -61,7 +65,7 @@ impl Emulator {
     }
 
     /// Takes a frame in and decides what becomes of it.
-    pub(crate) fn accept(&mut self, now: Duration, direction: Direction, frame: &[u8]) {
+    pub fn accept(&mut self, now: Duration, direction: Direction, frame: &[u8]) {
         self.count(direction).received += 1;
         let flow = Flow::of(frame);
         if flow == Flow::AddressResolution {
@@ -90,7 +94,7 @@ impl Emulator {
     }
 
     /// The next frame that is due, if any.
-    pub(crate) fn poll_frame(&mut self, now: Duration) -> Option<(Direction, Vec<u8>)> {
+    pub fn poll_frame(&mut self, now: Duration) -> Option<(Direction, Vec<u8>)> {
         self.in_flight
             .peek()
             .filter(|Reverse(next)| next.due <= now)?;
@@ -100,7 +104,8 @@ impl Emulator {
     }
 
     /// When the next frame will be due.
-    pub(crate) fn next_due(&self) -> Option<Duration> {
+    #[must_use]
+    pub fn next_due(&self) -> Option<Duration> {
         self.in_flight.peek().map(|Reverse(next)| next.due)
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Arrival {
 #[derive(Debug)]
 pub(super) enum What {
     /// A dial came through.
-    Connected(ConnectionId),
+    Connected,
     /// Somebody dialled a listening port.
     Accepted { id: ConnectionId, local: SocketAddrV4, remote: SocketAddrV4 },
     /// Octets of a stream.
@@ -418,7 +418,7 @@ impl Sockets {
                 let (local, remote) = connection.tcp.ends();
                 self.tell(owner, What::Accepted { id, local, remote });
             }
-            tcp::Happening::Connected => self.tell(owner, What::Connected(id)),
+            tcp::Happening::Connected => self.tell(owner, What::Connected),
             tcp::Happening::Data => {
                 let mut data = self.buffer();
                 connection.tcp.take_received(&mut data);

@@ -1,0 +1,63 @@
+//! The stage in memory: the same scenarios on one virtual clock, without privileges.
+//!
+//! The simulator's own state machines talk over a small TCP/IP of this folder, across the gateway box
+//! with the daemon's own rules and engine in it. What a run leaves is what it leaves in namespaces,
+//! and the same judge reads it. A seed decides everything.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `world.rs` | one run: everybody, everything, and the clock |
+//! | `actors/` | the programs of a scenario, on virtual sockets |
+//! | `sockets.rs`, `tcp.rs`, `packet.rs` | what a host's kernel does for them |
+//! | `script.rs` | ordinary conversations, written down beforehand |
+//! | `network.rs` | lines, and what is due when |
+//! | `gateway.rs`, `ruleset.rs` | the gateway box: conntrack, NAT, rules, daemon |
+
+mod actors;
+pub mod gateway;
+mod network;
+mod packet;
+pub mod ruleset;
+mod script;
+mod sockets;
+mod tcp;
+mod world;
+
+use anyhow::Context;
+
+use super::{Played, site};
+use crate::device::Device;
+use crate::scenario::Scenario;
+use world::{Ran, Setting};
+
+/// Both runs of a scenario, and what they took.
+#[derive(Debug, Clone)]
+pub struct Performance<'a> {
+    /// The runs.
+    pub played: Played<'a>,
+    /// Packets that hosts and gateway sent in them.
+    pub packets: u64,
+}
+
+/// Plays a scenario without a device and with one.
+///
+/// # Errors
+/// When it cannot be played in memory: an option that has no meaning here, or rules that the
+/// interpreter does not know.
+pub fn play(scenario: &Scenario, device: Device, seed: u64) -> anyhow::Result<Performance<'_>> {
+    let run = |device| world::run(Setting { scenario, device, seed });
+    let Ran { record: off, packets } = run(Device::None).context("without a device")?;
+    let on = run(device).with_context(|| format!("with device {device}"))?;
+    let played = Played {
+        scenario,
+        device,
+        seed,
+        site: site(scenario, seed)?,
+        off,
+        on: on.record,
+    };
+    Ok(Performance {
+        played,
+        packets: packets + on.packets,
+    })
+}
