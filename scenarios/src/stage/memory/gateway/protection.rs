@@ -1,0 +1,258 @@
+//! ftwall on the gateway: its rules in the kernel and its daemon beside it, alive or not.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ftwall::cli::run_settings;
+use ftwall::config::NeverBlock;
+use ftwall::control::events::{self, Notice, Statistics};
+use ftwall::gateway::backend::Backend;
+use ftwall::gateway::daemon::{self, RunSettings};
+use ftwall::gateway::inject;
+use ftwall::gateway::kernel_sets::{self, Batch};
+use ftwall::gateway::queue::{Answer, QueueSettings};
+use ftwall::gateway::rules;
+use ftwall::{Action, Engine, Ingress, Timestamp};
+use ipnet::{IpNet, Ipv4Net};
+use lab::presets::Office;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::super::ruleset::{Passage, Ruleset, Station};
+use super::Counts;
+
+/// Where virtual time begins in the daemon's calendar: 4 July 2003, 00:00 UTC.
+pub const EPOCH: Duration = Duration::from_secs(1_057_276_800);
+
+/// How long the kernel takes at most to change a set, in microseconds.
+const SLOWEST_WRITE_US: u64 = 5_000;
+
+/// Addresses the daemon would find around a real gateway, and never block.
+const SURROUNDINGS: [Ipv4Addr; 4] = [
+    Ipv4Addr::LOCALHOST,
+    Office::GATEWAY_LAN,
+    Office::GATEWAY_WAN,
+    Office::OUTSIDE,
+];
+
+/// Rules, sets and the daemon.
+#[derive(Debug)]
+pub(super) struct Protection {
+    settings: RunSettings,
+    pub(super) rules: Ruleset,
+    daemon: Option<Daemon>,
+    /// The change of sets that is on its way into the kernel; it arrives even if its writer dies.
+    writing: Option<Writing>,
+    rng: StdRng,
+    pub(super) events: String,
+    /// Packets the gateway sends itself.
+    pub(super) injected: VecDeque<Vec<u8>>,
+    /// How many of them conntrack has seen.
+    pub(super) tracked: usize,
+}
+
+/// What lives and dies with the process.
+#[derive(Debug)]
+struct Daemon {
+    engine: Engine,
+    /// Changes of sets that wait for the write before them.
+    waiting: Batch,
+    set_writes_failed: u64,
+}
+
+#[derive(Debug)]
+struct Writing {
+    done: Duration,
+    batch: Batch,
+}
+
+impl Protection {
+    pub(super) fn new(options: &[&str], seed: u64) -> anyhow::Result<Self> {
+        let inside = Office::LAN.to_string();
+        let options = [&["--inside", &inside], options].concat();
+        let mut settings = run_settings(&options)?;
+        let own = SURROUNDINGS.map(|address| NeverBlock::from(IpNet::V4(Ipv4Net::from(address))));
+        settings.engine.never_block.extend(own);
+        Ok(Self {
+            settings,
+            rules: Ruleset::new(),
+            daemon: None,
+            writing: None,
+            rng: StdRng::seed_from_u64(seed),
+            events: String::new(),
+            injected: VecDeque::new(),
+            tracked: 0,
+        })
+    }
+
+    /// Whether a packet passes the rules and, where they ask it, the daemon.
+    pub(super) fn judge(
+        &mut self,
+        now: Duration,
+        passage: &mut Passage<'_>,
+        counts: &mut Counts,
+    ) -> bool {
+        self.settle(now);
+        let mut station = self.rules.enter(now, passage);
+        loop {
+            let (bypass, resume) = match station {
+                Station::Accepted => return true,
+                Station::Dropped => return false,
+                Station::Queued { bypass, resume } => (bypass, resume),
+            };
+            match self.ask(now, passage) {
+                Some(answer) => {
+                    counts.queued += 1;
+                    match answer {
+                        Answer::Accept { mark } => passage.mark = mark.unwrap_or(passage.mark),
+                        Answer::Drop => return false,
+                    }
+                }
+                None if bypass => counts.bypassed += 1,
+                None => return false,
+            }
+            station = self.rules.resume(now, passage, resume);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+        let engine = self
+            .daemon
+            .as_ref()
+            .and_then(|daemon| daemon.engine.poll_timeout());
+        let engine = engine.map(|due| due.since_origin().saturating_sub(EPOCH));
+        let write = self.writing.as_ref().map(|writing| writing.done);
+        [engine, write].into_iter().flatten().min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Duration) {
+        self.settle(now);
+        if let Some(daemon) = &mut self.daemon {
+            daemon.engine.handle_timeout(instant(now));
+        }
+        self.drain(now);
+    }
+
+    pub(super) fn start(&mut self, now: Duration) -> anyhow::Result<()> {
+        if self.daemon.is_some() {
+            return Ok(());
+        }
+        self.settle(now);
+        let rules = &self.settings.rules;
+        self.rules
+            .apply(now, &rules::commands(rules, Backend::Nft))
+            .context("the virtual kernel refused ftwall's rules")?;
+        self.daemon = Some(Daemon {
+            engine: Engine::new(self.settings.engine.clone(), self.rng.random()),
+            waiting: Batch::new(),
+            set_writes_failed: 0,
+        });
+        let ready = Notice::Ready {
+            backend: Backend::Nft.name(),
+            queue: self.settings.rules.queue,
+        };
+        self.events += &events::line(instant(now), &ready);
+        Ok(())
+    }
+
+    pub(super) fn kill(&mut self, now: Duration) {
+        self.settle(now);
+        self.daemon = None;
+    }
+
+    pub(super) fn stop(&mut self, now: Duration) {
+        self.settle(now);
+        if let Some(ftwall) = self.statistics() {
+            self.events += &events::line(instant(now), &Notice::Stats { ftwall });
+        }
+        self.daemon = None;
+        self.writing = None;
+        self.rules = Ruleset::new();
+    }
+
+    pub(super) fn statistics(&self) -> Option<Statistics> {
+        let daemon = self.daemon.as_ref()?;
+        Some(Statistics {
+            set_writes_failed: daemon.set_writes_failed,
+            ..Statistics::from(daemon.engine.counters())
+        })
+    }
+
+    /// The daemon's answer; none if there is no daemon.
+    fn ask(&mut self, now: Duration, passage: &Passage<'_>) -> Option<Answer> {
+        let marks = self.settings.rules.marks;
+        let range = usize::from(QueueSettings::of(0).copy_range);
+        let octets = passage.packet.octets();
+        let daemon = self.daemon.as_mut()?;
+        let ingress = Ingress {
+            bytes: octets.get(..range).unwrap_or(octets),
+            conntrack: Some(daemon::question(marks, passage.mark)),
+        };
+        let verdict = daemon.engine.handle_packet(instant(now), ingress);
+        self.drain(now);
+        Some(daemon::answer(marks, passage.mark, verdict))
+    }
+
+    /// Carries out and writes down what the engine has to say.
+    fn drain(&mut self, now: Duration) {
+        let Some(daemon) = &mut self.daemon else {
+            return;
+        };
+        let blocked = daemon::blocked(&self.settings.engine);
+        while let Some(action) = daemon.engine.poll_action() {
+            daemon.waiting.extend(daemon::set_changes(&action, blocked));
+            if let Action::Answer { from, to, payload } | Action::Probe { from, to, payload } =
+                action
+            {
+                let packet = inject::datagram(from, to, &payload);
+                self.injected.extend(packet);
+            }
+        }
+        while let Some(event) = daemon.engine.poll_event() {
+            self.events += &events::line(instant(now), &event);
+        }
+        if self.writing.is_none() {
+            self.begin_write(now);
+        }
+    }
+
+    /// Writes what waits, if anything does.
+    fn begin_write(&mut self, now: Duration) {
+        let waiting = self
+            .daemon
+            .as_mut()
+            .map(|daemon| std::mem::take(&mut daemon.waiting));
+        if let Some(batch) = waiting.filter(|batch| !batch.is_empty()) {
+            let takes = Duration::from_micros(self.rng.random_range(0..=SLOWEST_WRITE_US));
+            let done = now + takes;
+            self.writing = Some(Writing { done, batch });
+        }
+    }
+
+    /// Lets writes arrive that are done by now.
+    fn settle(&mut self, now: Duration) {
+        while let Some(Writing { done, batch }) =
+            self.writing.take_if(|writing| writing.done <= now)
+        {
+            let rules = &mut self.rules;
+            let failures = kernel_sets::write(&batch, |part| {
+                rules.apply(done, &kernel_sets::commands(part))
+            });
+            for failure in failures {
+                let message = failure.to_string();
+                let notice = Notice::KernelSetsFailed { message };
+                self.events += &events::line(instant(done), &notice);
+                if let Some(daemon) = &mut self.daemon {
+                    daemon.set_writes_failed += 1;
+                }
+            }
+            self.begin_write(done);
+        }
+    }
+}
+
+fn instant(now: Duration) -> Timestamp {
+    Timestamp::after_origin(EPOCH + now)
+}
