@@ -841,16 +841,18 @@ fn when_every_flow_is_judged_its_initiator_counts_as_the_host() {
 
 #[test]
 fn when_every_flow_is_judged_a_datagrams_host_is_still_the_inside_one() {
-    let judge_all = EngineConfig {
+    let mut gateway = Gateway::new(EngineConfig {
         judge_all: true,
+        inside: vec!["203.0.113.0/24".parse().unwrap()],
         ..EngineConfig::default()
-    };
-    let mut gateway = Gateway::new(judge_all);
-    // From outside, so that the two are known to belong together the other way round.
-    let mut call = Connection::open(&mut gateway, "198.18.0.5:3000", CLIENT);
+    });
+    let (inside, outside) = ("203.0.113.7:1214", "198.18.0.5:3000");
+    // A call from outside: the two are known to belong together the other way round.
+    let mut call = Connection::open(&mut gateway, outside, inside);
     call.client_says(&mut gateway, HASH_REQUEST);
-    gateway.datagram(CLIENT, "198.18.0.5:3000", PING);
-    assert!(gateway.is_locked(HOST));
+    assert_eq!(gateway.learned(), [end(inside)]);
+    gateway.datagram(inside, outside, PING);
+    assert!(gateway.is_locked("203.0.113.7"));
 }
 
 #[test]
