@@ -28,6 +28,9 @@ mod suspects;
 mod timestamp;
 mod verdict;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+
 #[cfg(feature = "gateway")]
 pub mod cli;
 #[cfg(feature = "gateway")]

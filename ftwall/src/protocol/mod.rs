@@ -5,7 +5,7 @@
 //! knows no host or peer, and decides nothing.
 
 mod fasttrack;
-mod head;
+pub(crate) mod head;
 mod web;
 
 use std::net::SocketAddrV4;
