@@ -2,12 +2,13 @@
 //!
 //! Claims: every table stays within its capacity; the octets held are those that are counted; each
 //! packet has one verdict, and the counters agree; a seed draws answers but changes no verdict; time is
-//! only ever asked for ahead, and each timeout is a step forward; a ping from inside never passes;
-//! nobody is released who was not locked, nothing forgotten that was not learned, and what may never be
-//! learned is not.
+//! only ever asked for ahead, and each timeout is a step forward; a ping from inside never passes, and
+//! nothing passes between a client and a peer it is known to use, save of flows cleared before; nobody
+//! is released who was not locked, nothing forgotten that was not learned, and what may never be learned
+//! is not.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use super::Target;
@@ -16,6 +17,7 @@ use super::wire::{self, PHRASES};
 use crate::config::{Capacity, LockedDials, Reply, Strictness, private_ranges};
 use crate::packet::{Packet, Segment, Transport};
 use crate::protocol;
+use crate::verdict::PassReason;
 use crate::{Action, Conntrack, Engine, EngineConfig, Evidence, Ingress, Timestamp, Verdict};
 
 /// Two octets of configuration, then one step after the other.
@@ -170,7 +172,8 @@ struct Gateway {
     now: Timestamp,
     packets: u64,
     locked: BTreeSet<Ipv4Addr>,
-    learned: BTreeSet<(Ipv4Addr, SocketAddrV4)>,
+    /// Known pairs of client and peer, and until when each is known.
+    learned: BTreeMap<(Ipv4Addr, SocketAddrV4), Timestamp>,
 }
 
 impl Gateway {
@@ -181,7 +184,7 @@ impl Gateway {
             now: Timestamp::from_secs(1_000_000),
             packets: 0,
             locked: BTreeSet::new(),
-            learned: BTreeSet::new(),
+            learned: BTreeMap::new(),
         }
     }
 
@@ -204,10 +207,12 @@ impl Gateway {
     }
 
     fn judge(&mut self, bytes: &[u8], conntrack: Option<Conntrack>) -> Verdict {
+        let is_known_pair = self.is_known_pair(bytes);
         let verdict = self
             .engine
             .handle_packet(self.now, Ingress { bytes, conntrack });
         self.packets += 1;
+        assert!(!is_known_pair || keeps_apart(verdict), "{verdict:?}");
         assert!(!verdict.is_drop() || self.may_drop(bytes), "{verdict:?}");
         assert!(verdict.is_drop() || !self.must_drop(bytes), "{verdict:?}");
         verdict
@@ -227,6 +232,28 @@ impl Gateway {
         };
         let crosses = is_inside(12) != is_inside(16);
         crosses || self.config.judge_all || Packet::parse(octets).is_err()
+    }
+
+    /// Whether a packet crosses between a client and a peer that it is known to use, by address.
+    fn is_known_pair(&self, octets: &[u8]) -> bool {
+        let Ok(packet) = Packet::parse(octets) else {
+            return false;
+        };
+        let Some((SocketAddr::V4(source), SocketAddr::V4(destination))) = packet.ends() else {
+            return false;
+        };
+        let is_inside = |end: SocketAddrV4| self.config.is_inside(IpAddr::V4(*end.ip()));
+        let (client, peer) = match (is_inside(source), is_inside(destination)) {
+            (true, false) => (source, destination),
+            (false, true) => (destination, source),
+            (true, true) | (false, false) => return false,
+        };
+        let known_until = self.learned.get(&(*client.ip(), peer));
+        let is_udp = matches!(packet.transport, Transport::Udp(_));
+        known_until.is_some_and(|until| *until > self.now)
+            && !matches!(peer.port(), 80 | 443)
+            && (self.config.block_udp || !is_udp)
+            && !self.config.judge_all
     }
 
     /// Whether a packet is a whole ping from inside to outside.
@@ -284,8 +311,8 @@ impl Gateway {
             Action::LearnPeer {
                 client,
                 peer,
+                for_,
                 kernel_drop,
-                ..
             } => {
                 let is_listed = self
                     .config
@@ -296,11 +323,11 @@ impl Gateway {
                 assert!(!is_listed && !peer.ip().is_private(), "{peer}");
                 assert!(peer.port() >= 1024 || is_contested, "{peer}");
                 assert_eq!(kernel_drop, !is_contested, "{peer}");
-                self.learned.insert((client, peer));
+                self.learned.insert((client, peer), self.now + for_);
             }
             Action::ForgetPeer { client, peer } => {
                 assert!(
-                    self.learned.remove(&(client, peer)),
+                    self.learned.remove(&(client, peer)).is_some(),
                     "{client} never used {peer}"
                 );
             }
@@ -329,6 +356,15 @@ impl Gateway {
         assert_eq!(counters.verdicts.values().sum::<u64>(), self.packets);
         assert!(counters.malformed <= self.packets);
         assert!(counters.evidence.values().sum::<u64>() <= self.packets);
+    }
+}
+
+/// Whether nothing passes, save what belongs to a flow cleared before.
+fn keeps_apart(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Drop(_) | Verdict::Clear(_) => true,
+        Verdict::Pass(reason) => reason == PassReason::Cleared,
+        Verdict::Tolerate(_) => false,
     }
 }
 
