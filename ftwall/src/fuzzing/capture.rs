@@ -15,7 +15,6 @@ use crate::EngineConfig;
 use crate::gateway::capture::Capture;
 use crate::gateway::link::{self, Content};
 use crate::gateway::replay::{self, Format, Options, ReplayError, Summary};
-use crate::packet::Segment;
 
 /// A whole file, pcap or pcapng.
 pub(super) const TARGET: Target = Target {
@@ -164,18 +163,9 @@ fn seeds() -> Vec<Vec<u8>> {
 fn packets() -> Vec<Vec<u8>> {
     let client = std::net::SocketAddrV4::new([10, 77, 1, 1].into(), 1214);
     let peer = std::net::SocketAddrV4::new([198, 18, 0, 5].into(), 2001);
-    let segment = |sequence, syn, payload: &'static [u8]| Segment {
-        source_port: 0,
-        destination_port: 0,
-        sequence,
-        acknowledgement: None,
-        syn,
-        payload,
-        payload_len: payload.len(),
-    };
     vec![
-        wire::tcp(client, peer, &segment(9, true, b"")),
-        wire::tcp(client, peer, &segment(10, false, HASH_REQUEST)),
+        wire::tcp(client, peer, &wire::syn(9, None)),
+        wire::tcp(client, peer, &wire::data(10, None, HASH_REQUEST)),
         wire::udp(client, peer, PING),
         b"\x45\0\0".to_vec(),
     ]

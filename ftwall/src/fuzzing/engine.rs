@@ -105,14 +105,11 @@ fn read_segment(input: &mut Input<'_>) -> Option<Step> {
     let is = |bit: u8| flags >> bit & 1 == 1;
     let (sequence, acknowledgement) = (input.octet()?, input.octet()?);
     let payload = if is(0) { &[] } else { read_payload(input)? };
+    let acknowledgement = is(1).then(|| near(acknowledgement));
     let segment = Segment {
-        source_port: source.port(),
-        destination_port: destination.port(),
-        sequence: near(sequence),
-        acknowledgement: is(1).then(|| near(acknowledgement)),
         syn: is(2),
-        payload,
         payload_len: payload.len() + if is(3) { 1000 } else { 0 },
+        ..wire::data(near(sequence), acknowledgement, payload)
     };
     let conntrack = is(4).then_some(Conntrack {
         reply: is(5),

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use super::Target;
 use super::input::Input;
+use super::wire;
 use crate::Timestamp;
 use crate::flow::{Flow, FlowKey, FlowTable, HEAD_LIMIT, MAX_HELD_PER_STREAM, Role, Start, State};
 use crate::packet::Segment;
@@ -129,11 +130,7 @@ impl Model {
         self.sent[flow] = [fresh(), fresh()];
         if self.has_syn {
             for role in [Role::Initiator, Role::Responder] {
-                self.record_segment(
-                    flow,
-                    role,
-                    &segment(self.base.wrapping_sub(1), true, &[], 0),
-                );
+                self.record_segment(flow, role, &wire::syn(self.base.wrapping_sub(1), None));
             }
         }
     }
@@ -164,11 +161,12 @@ impl Model {
         // A few octets before the beginning: keep-alive probes and whole retransmissions of it.
         let sequence = self.base.wrapping_add(offset as u32);
         let sequence = sequence.wrapping_sub(u32::from(is_syn));
-        self.record_segment(
-            step.flow,
-            step.role,
-            &segment(sequence, is_syn, &octets, missing),
-        );
+        let segment = Segment {
+            syn: is_syn,
+            payload_len: octets.len() + missing,
+            ..wire::data(sequence, None, &octets)
+        };
+        self.record_segment(step.flow, step.role, &segment);
         let sent = &mut self.sent[step.flow][index(step.role)];
         sent.is_plain &= copy == Copy::Faithful;
         if offset <= sent.contiguous {
@@ -273,18 +271,6 @@ const fn index(role: Role) -> usize {
     match role {
         Role::Initiator => 0,
         Role::Responder => 1,
-    }
-}
-
-fn segment(sequence: u32, syn: bool, payload: &[u8], missing: usize) -> Segment<'_> {
-    Segment {
-        source_port: 0,
-        destination_port: 0,
-        sequence,
-        acknowledgement: None,
-        syn,
-        payload,
-        payload_len: payload.len() + missing,
     }
 }
 

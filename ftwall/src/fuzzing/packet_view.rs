@@ -167,18 +167,15 @@ fn check_padding(packet: &Packet<'_>, octets: &[u8]) {
 
 fn seeds() -> Vec<Vec<u8>> {
     let (client, peer) = (end("10.77.1.1:1214"), end("198.18.0.5:2001"));
-    let segment = |syn, acknowledgement, payload: &'static [u8], missing: usize| Segment {
-        source_port: client.port(),
-        destination_port: peer.port(),
-        sequence: 0xffff_fff0,
-        acknowledgement,
-        syn,
-        payload,
-        payload_len: payload.len() + missing,
+    let dial = wire::tcp(client, peer, &wire::syn(0xffff_fff0, None));
+    let request = wire::data(0xffff_fff0, Some(9), wire::HASH_REQUEST);
+    let cut_short = Segment {
+        payload_len: 1400,
+        ..request
     };
     let mut later_fragment = wire::udp(client, peer, wire::PING);
     later_fragment[7] = 3;
-    let mut with_options = wire::tcp(client, peer, &segment(true, None, b"", 0));
+    let mut with_options = dial.clone();
     with_options[32] = 0x60;
     with_options[3] += 4;
     with_options.extend([2, 4, 5, 180]);
@@ -194,17 +191,9 @@ fn seeds() -> Vec<Vec<u8>> {
     .concat();
     vec![
         wire::udp(client, peer, wire::PING),
-        wire::tcp(client, peer, &segment(true, None, b"", 0)),
-        wire::tcp(
-            client,
-            peer,
-            &segment(false, Some(9), wire::HASH_REQUEST, 0),
-        ),
-        wire::tcp(
-            client,
-            peer,
-            &segment(false, Some(9), wire::RANDOM_OPENER, 1400),
-        ),
+        dial,
+        wire::tcp(client, peer, &request),
+        wire::tcp(client, peer, &cut_short),
         later_fragment,
         with_options,
         ipv6,

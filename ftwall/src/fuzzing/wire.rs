@@ -46,6 +46,31 @@ pub(super) const PHRASES: &[&[u8]] = &[
     b"\0\x01\0\0\0\x06\x01\x03\0\0\0\x01",
 ];
 
+/// A segment that opens a connection.
+pub(super) const fn syn(sequence: u32, acknowledgement: Option<u32>) -> Segment<'static> {
+    Segment {
+        syn: true,
+        ..data(sequence, acknowledgement, &[])
+    }
+}
+
+/// A segment with payload. Its ports are those of the packet that it becomes part of.
+pub(super) const fn data(
+    sequence: u32,
+    acknowledgement: Option<u32>,
+    payload: &[u8],
+) -> Segment<'_> {
+    Segment {
+        source_port: 0,
+        destination_port: 0,
+        sequence,
+        acknowledgement,
+        syn: false,
+        payload,
+        payload_len: payload.len(),
+    }
+}
+
 /// One TCP packet over IPv4.
 pub(super) fn tcp(from: SocketAddrV4, to: SocketAddrV4, segment: &Segment<'_>) -> Vec<u8> {
     let mut octets = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
