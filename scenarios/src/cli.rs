@@ -1,9 +1,9 @@
 //! What was typed.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::Device;
 
@@ -52,6 +52,21 @@ pub struct RunOptions {
     /// How many scenarios at a time [default: as many as there are cores].
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+    /// Where to play.
+    #[arg(long, value_enum, default_value_t = Stage::Namespaces)]
+    pub stage: Stage,
+    /// In memory: play this many seeds of each scenario, from --seed on, up to the first finding.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seeds: NonZeroU64,
+}
+
+/// Where scenarios are played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// With real programs and a real kernel, in real time.
+    Namespaces,
+    /// On a virtual clock, without privileges.
+    Memory,
 }
 
 /// Options of the hidden command.

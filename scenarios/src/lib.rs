@@ -6,6 +6,7 @@
 //! decides anything.
 
 pub mod binaries;
+pub mod campaign;
 pub mod catalog;
 pub mod cli;
 pub mod device;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub mod level;
 pub mod observe;
 pub mod outcome;
+pub mod progress;
 pub mod recipe;
 pub mod record;
 pub mod report;

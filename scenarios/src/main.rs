@@ -5,14 +5,17 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
 use scenarios::binaries::Binaries;
+use scenarios::campaign::Campaign;
 use scenarios::catalog;
-use scenarios::cli::{Cli, Command, PlayOptions, RunOptions};
+use scenarios::cli::{Cli, Command, PlayOptions, RunOptions, Stage};
 use scenarios::outcome::{Outcome, Totals};
+use scenarios::progress::Progress;
 use scenarios::report::{self, Entry, Report, Table};
 use scenarios::scenario::Scenario;
 use scenarios::stage::{House, Settings, namespaces};
@@ -69,6 +72,25 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
+    let jobs = options
+        .jobs
+        .or_else(|| thread::available_parallelism().ok());
+    let jobs = jobs.map_or(1, NonZeroUsize::get);
+    match options.stage {
+        Stage::Namespaces => run_in_namespaces(options, &chosen, jobs),
+        Stage::Memory => run_in_memory(options, chosen, jobs),
+    }
+}
+
+fn run_in_namespaces(
+    options: &RunOptions,
+    chosen: &[Scenario],
+    jobs: usize,
+) -> anyhow::Result<ExitCode> {
+    ensure!(
+        options.seeds.get() == 1,
+        "--seeds is for --stage memory: in namespaces, name one with --seed"
+    );
     Binaries::find()?;
     let settings = Settings {
         program: std::env::current_exe().context("the path of this program")?,
@@ -77,32 +99,114 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         keep: kept_in(options),
         timelines: options.report.is_some(),
     };
-    let jobs = options
-        .jobs
-        .or_else(|| thread::available_parallelism().ok());
-    let jobs = jobs.map_or(1, NonZeroUsize::get);
-    let outcomes = House::probe().play_all(&chosen, &settings, jobs, &|outcome| {
+    let outcomes = House::probe().play_all(chosen, &settings, jobs, &|outcome| {
         println!("{}", Table(outcome));
         if let Some(directory) = &options.report {
             settle_records(directory, outcome);
         }
     });
-    let totals = Totals::of(&outcomes);
+    write_down(options, chosen, &outcomes)?;
+    Ok(conclude(&Totals::of(&outcomes)))
+}
+
+/// Plays seeds until something is found; a single seed of each scenario gets its table, of more only
+/// what was found.
+fn run_in_memory(
+    options: &RunOptions,
+    chosen: Vec<Scenario>,
+    jobs: usize,
+) -> anyhow::Result<ExitCode> {
+    ensure!(
+        options.play.keep.is_none(),
+        "--keep is for --stage namespaces: replay a finding there to keep its records"
+    );
+    let campaign = Campaign {
+        scenarios: chosen,
+        device: options.play.device,
+        seed: options.play.seed,
+        seeds: options.seeds.get(),
+        jobs,
+        timelines: options.report.is_some(),
+    };
+    let progress = Progress::new();
+    let wants_all = options.json.is_some() || options.report.is_some();
+    let outcomes = Mutex::new(Vec::new());
+    let tally = campaign.run(&|step| {
+        if campaign.seeds == 1 {
+            progress.clear();
+            println!("{}", Table(step.outcome));
+        }
+        if wants_all {
+            let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            outcomes.push(step.outcome.clone());
+        }
+        let what = format!(
+            "{} packets, {} {}",
+            step.packets, step.scenario.name, step.outcome.seed
+        );
+        progress.draw(step.ended, step.all, &what);
+    });
+    progress.clear();
+    for outcome in &tally.found {
+        if campaign.seeds > 1 {
+            println!("{}", Table(outcome));
+        }
+        print_replay(outcome);
+    }
+    let outcomes = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    write_down(options, &campaign.scenarios, &outcomes)?;
+    println!(
+        "seeds={} packets={} packets_per_second_and_core={:.0}",
+        campaign.seeds,
+        tally.packets,
+        tally.packets_per_second()
+    );
+    Ok(conclude(&tally.totals))
+}
+
+/// The commands that play a finding again.
+fn print_replay(outcome: &Outcome) {
+    let Outcome {
+        scenario,
+        device,
+        seed,
+        ..
+    } = outcome;
+    for stage in ["memory", "namespaces"] {
+        println!("  replay: scenarios run {scenario} --dut {device} --seed {seed} --stage {stage}");
+    }
+}
+
+/// Writes what was asked for besides tables.
+fn write_down<'a>(
+    options: &RunOptions,
+    chosen: &'a [Scenario],
+    outcomes: &'a [Outcome],
+) -> anyhow::Result<()> {
     if let Some(file) = &options.json {
-        write_json(file, &totals, &outcomes)?;
+        write_json(file, &Totals::of(outcomes), outcomes)?;
     }
     if let Some(directory) = &options.report {
-        let entry = |(scenario, outcome)| Entry { scenario, outcome };
-        let entries = chosen.iter().zip(&outcomes).map(entry).collect();
+        let entry = |outcome: &'a Outcome| {
+            let scenario = chosen.iter().find(|one| one.name == outcome.scenario)?;
+            Some(Entry { scenario, outcome })
+        };
+        let entries = outcomes.iter().filter_map(entry).collect();
         Report::new(entries).write(directory)?;
         println!("report: {}", directory.join("index.html").display());
     }
+    Ok(())
+}
+
+fn conclude(totals: &Totals) -> ExitCode {
     println!("{totals}");
-    Ok(if totals.all_held() {
+    if totals.all_held() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(FAILED)
-    })
+    }
 }
 
 /// Where records are kept while scenarios are played; a report wants those of scenarios that fail.

@@ -45,8 +45,17 @@ pub struct Performance<'a> {
 /// When it cannot be played in memory: an option that has no meaning here, or rules that the
 /// interpreter does not know.
 pub fn play(scenario: &Scenario, device: Device, seed: u64) -> anyhow::Result<Performance<'_>> {
-    let run = |device| world::run(Setting { scenario, device, seed });
-    let Ran { record: off, packets } = run(Device::None).context("without a device")?;
+    let run = |device| {
+        world::run(Setting {
+            scenario,
+            device,
+            seed,
+        })
+    };
+    let Ran {
+        record: off,
+        packets,
+    } = run(Device::None).context("without a device")?;
     let on = run(device).with_context(|| format!("with device {device}"))?;
     let played = Played {
         scenario,

@@ -39,7 +39,10 @@ struct Entry<T> {
 
 impl<T> Agenda<T> {
     pub(super) fn new() -> Self {
-        Self { entries: BinaryHeap::new(), told: 0 }
+        Self {
+            entries: BinaryHeap::new(),
+            told: 0,
+        }
     }
 
     /// Adds something.
@@ -51,7 +54,9 @@ impl<T> Agenda<T> {
 
     /// Takes what is due next.
     pub(super) fn pop(&mut self) -> Option<(Duration, T)> {
-        self.entries.pop().map(|Reverse(entry)| (entry.at, entry.what))
+        self.entries
+            .pop()
+            .map(|Reverse(entry)| (entry.at, entry.what))
     }
 }
 
@@ -113,13 +118,20 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(settings: WireSettings) -> Self {
-        Self { emulator: Emulator::new(settings) }
+        Self {
+            emulator: Emulator::new(settings),
+        }
     }
 
     /// Takes a packet in.
     pub(super) fn accept(&mut self, now: Duration, outward: bool, packet: &[u8]) {
-        let direction = if outward { Direction::LeftToRight } else { Direction::RightToLeft };
-        self.emulator.accept(now, direction, &frame(packet, outward));
+        let direction = if outward {
+            Direction::LeftToRight
+        } else {
+            Direction::RightToLeft
+        };
+        self.emulator
+            .accept(now, direction, &frame(packet, outward));
     }
 
     /// The next packet that has arrived: whether it travels outward, and its octets.
@@ -146,14 +158,18 @@ mod tests {
         for (at, what) in [(late, 1), (soon, 2), (late, 3), (soon, 4)] {
             agenda.add(at, what);
         }
-        let order: Vec<_> = std::iter::from_fn(|| agenda.pop()).map(|(_, what)| what).collect();
+        let order: Vec<_> = std::iter::from_fn(|| agenda.pop())
+            .map(|(_, what)| what)
+            .collect();
         assert_eq!(order, [2, 4, 1, 3]);
     }
 
     #[test]
     fn a_line_keeps_the_order_and_takes_its_time_for_long_packets() {
         let mut line = Line::new(7);
-        let arrivals: Vec<_> = (0..1000).map(|_| line.carry(Duration::ZERO, 1486)).collect();
+        let arrivals: Vec<_> = (0..1000)
+            .map(|_| line.carry(Duration::ZERO, 1486))
+            .collect();
         assert!(arrivals.is_sorted());
         // A thousand frames of 1500 octets are twelve million bits.
         let last = arrivals[999].as_micros();
@@ -173,7 +189,10 @@ mod tests {
     #[test]
     fn a_wire_hands_out_what_it_was_given_after_its_delay() {
         let delay = Duration::from_millis(20);
-        let mut wire = Wire::new(WireSettings { delay, ..WireSettings::default() });
+        let mut wire = Wire::new(WireSettings {
+            delay,
+            ..WireSettings::default()
+        });
         let packet = [&[0x45; 12][..], &[1; 30]].concat();
         wire.accept(Duration::ZERO, true, &packet);
         assert_eq!(wire.next_due(), Some(delay));

@@ -92,11 +92,23 @@ const WINDOW: u16 = u16::MAX;
 const SYN_OPTIONS: [u8; 8] = [2, 4, 0x05, 0xb4, 1, 3, 3, 7];
 
 /// Writes a segment into `out`, whatever was in it before.
-pub(super) fn write_segment(out: &mut Vec<u8>, id: u16, segment: &Segment<'_>, payload: [&[u8]; 2]) {
+pub(super) fn write_segment(
+    out: &mut Vec<u8>,
+    id: u16,
+    segment: &Segment<'_>,
+    payload: [&[u8]; 2],
+) {
     let options: &[u8] = if segment.flags.syn { &SYN_OPTIONS } else { &[] };
     let header = TCP_HEADER + options.len();
     let length = header + payload[0].len() + payload[1].len();
-    begin(out, id, DONT_FRAGMENT, TCP, [segment.from, segment.to], length);
+    begin(
+        out,
+        id,
+        DONT_FRAGMENT,
+        TCP,
+        [segment.from, segment.to],
+        length,
+    );
     out.extend(segment.sequence.to_be_bytes());
     out.extend(segment.acknowledgement.to_be_bytes());
     out.push(((header / 4) as u8) << 4);
@@ -113,7 +125,11 @@ pub(super) fn write_segment(out: &mut Vec<u8>, id: u16, segment: &Segment<'_>, p
 /// Writes a datagram into `out`, whatever was in it before.
 pub(super) fn write_datagram(out: &mut Vec<u8>, id: u16, datagram: &Datagram<'_>) {
     let length = UDP_HEADER + datagram.payload.len();
-    let flags = if IP_HEADER + length > MTU { 0 } else { DONT_FRAGMENT };
+    let flags = if IP_HEADER + length > MTU {
+        0
+    } else {
+        DONT_FRAGMENT
+    };
     begin(out, id, flags, UDP, [datagram.from, datagram.to], length);
     out.extend((length as u16).to_be_bytes());
     out.extend([0; 2]);
@@ -212,7 +228,10 @@ fn word(packet: &[u8], at: usize) -> u16 {
 /// Reads a whole packet as its receiver would; none if a checksum is wrong or a field impossible.
 pub(super) fn read(packet: &[u8]) -> Option<Carried<'_>> {
     let header = packet.get(..IP_HEADER)?;
-    if header[0] != 0x45 || usize::from(word(header, 2)) != packet.len() || fold(sum(header)) != 0xffff {
+    if header[0] != 0x45
+        || usize::from(word(header, 2)) != packet.len()
+        || fold(sum(header)) != 0xffff
+    {
         return None;
     }
     match header[9] {
@@ -305,7 +324,12 @@ pub(super) struct Reassembled {
 impl Reassembler {
     /// Takes a fragment; returns the packet once nothing is missing.
     pub(super) fn take(&mut self, fragment: &[u8]) -> Option<Reassembled> {
-        let key = (source(fragment), destination(fragment), word(fragment, 4), fragment[9]);
+        let key = (
+            source(fragment),
+            destination(fragment),
+            word(fragment, 4),
+            fragment[9],
+        );
         let pieces = self.unfinished.entry(key).or_default();
         pieces.add(fragment);
         let content = pieces.content()?;
@@ -329,7 +353,9 @@ impl Pieces {
             self.length = Some(offset + payload.len());
         }
         self.longest = self.longest.max(payload.len());
-        self.by_offset.entry(offset).or_insert_with(|| payload.to_vec());
+        self.by_offset
+            .entry(offset)
+            .or_insert_with(|| payload.to_vec());
     }
 
     /// Everything in order, if there is no gap.
@@ -369,7 +395,11 @@ mod tests {
             to,
             sequence: 0xffff_fffe,
             acknowledgement: 5,
-            flags: Flags { ack: true, psh: true, ..Flags::default() },
+            flags: Flags {
+                ack: true,
+                psh: true,
+                ..Flags::default()
+            },
             payload: b"odd",
         };
         let mut packet = Vec::new();
@@ -377,7 +407,11 @@ mod tests {
         assert_eq!(read(&packet), Some(Carried::Segment(segment)));
 
         let packet = datagram(b"four");
-        let expected = Datagram { from, to, payload: b"four" };
+        let expected = Datagram {
+            from,
+            to,
+            payload: b"four",
+        };
         assert_eq!(read(&packet), Some(Carried::Datagram(expected)));
     }
 

@@ -130,14 +130,18 @@ pub(super) struct Scripts {
 impl Scripts {
     /// No conversations yet, of hosts hidden behind an address or not.
     pub(super) fn new(hidden_behind: Option<Ipv4Addr>) -> Self {
-        Self { hidden_behind, ..Self::default() }
+        Self {
+            hidden_behind,
+            ..Self::default()
+        }
     }
 
     /// A client at `from` is about to begin a conversation.
     pub(super) fn announce(&mut self, from: SocketAddrV4, script: &Rc<Script>) {
         // Each host dials from ports of its own, which the gateway can therefore keep.
         let seen = SocketAddrV4::new(self.hidden_behind.unwrap_or(*from.ip()), from.port());
-        self.by_ends.insert((script.transport, seen, script.to), Rc::clone(script));
+        self.by_ends
+            .insert((script.transport, seen, script.to), Rc::clone(script));
     }
 
     /// The conversation that somebody seen as `remote` has begun with `local`.
@@ -165,18 +169,30 @@ pub(super) struct StreamPlay {
 impl StreamPlay {
     /// Begins as soon as the connection is up.
     pub(super) fn new(now: Duration, script: Rc<Script>, side: Side) -> Self {
-        let mut play =
-            Self { script, side, turn: 0, said: 0, due: Duration::ZERO, scratch: Vec::new() };
+        let mut play = Self {
+            script,
+            side,
+            turn: 0,
+            said: 0,
+            due: Duration::ZERO,
+            scratch: Vec::new(),
+        };
         play.due = now + play.pause();
         play
     }
 
     fn pause(&self) -> Duration {
-        self.script.turns.get(self.turn).map_or(Duration::ZERO, |turn| turn.after)
+        self.script
+            .turns
+            .get(self.turn)
+            .map_or(Duration::ZERO, |turn| turn.after)
     }
 
     fn current(&self, side: Side) -> Option<&Turn> {
-        self.script.turns.get(self.turn).filter(|turn| turn.from == side)
+        self.script
+            .turns
+            .get(self.turn)
+            .filter(|turn| turn.from == side)
     }
 
     /// Whether everything was said and heard.
@@ -210,7 +226,10 @@ impl StreamPlay {
     pub(super) fn handle_data(&mut self, now: Duration, mut said: &[u8]) -> Result<(), Altered> {
         while !said.is_empty() {
             let script = Rc::clone(&self.script);
-            let other = script.turns.get(self.turn).filter(|turn| turn.from != self.side);
+            let other = script
+                .turns
+                .get(self.turn)
+                .filter(|turn| turn.from != self.side);
             let content = &other.ok_or(Altered)?.content;
             let left = content.length() - self.said;
             let (now_due, rest) = said.split_at(said.len().min(left as usize));
@@ -275,7 +294,11 @@ impl DatagramPlay {
         self.flight = flight;
         self.next = flight;
         self.heard = vec![false; self.end_of(flight) - flight];
-        let pause = self.script.turns.get(flight).map_or(Duration::ZERO, |turn| turn.after);
+        let pause = self
+            .script
+            .turns
+            .get(flight)
+            .map_or(Duration::ZERO, |turn| turn.after);
         self.due = now + pause;
         self.patience = FIRST_REPEAT;
         self.repeat_at = now + self.patience;
@@ -287,12 +310,17 @@ impl DatagramPlay {
         let Some(first) = turns.get(flight) else {
             return flight;
         };
-        let same = turns[flight..].iter().take_while(|turn| turn.from == first.from);
+        let same = turns[flight..]
+            .iter()
+            .take_while(|turn| turn.from == first.from);
         flight + same.count()
     }
 
     fn is_own(&self) -> bool {
-        self.script.turns.get(self.flight).is_some_and(|turn| turn.from == self.side)
+        self.script
+            .turns
+            .get(self.flight)
+            .is_some_and(|turn| turn.from == self.side)
     }
 
     /// Whether everything was said and heard.
@@ -379,17 +407,28 @@ mod tests {
     use super::*;
 
     fn turn(from: Side, octets: &[u8]) -> Turn {
-        Turn { from, after: Duration::ZERO, content: Content::Octets(octets.to_vec()) }
+        Turn {
+            from,
+            after: Duration::ZERO,
+            content: Content::Octets(octets.to_vec()),
+        }
     }
 
     fn script(turns: Vec<Turn>) -> Rc<Script> {
         let to = "203.0.113.80:80".parse().unwrap();
-        Rc::new(Script { transport: Transport::Tcp, to, turns })
+        Rc::new(Script {
+            transport: Transport::Tcp,
+            to,
+            turns,
+        })
     }
 
     #[test]
     fn drawn_octets_are_the_same_wherever_one_begins() {
-        let content = Content::Drawn { seed: 9, length: 1000 };
+        let content = Content::Drawn {
+            seed: 9,
+            length: 1000,
+        };
         let mut whole = Vec::new();
         content.append(0, 1000, &mut whole);
         for from in [0, 1, 7, 8, 500, 993] {
@@ -407,7 +446,10 @@ mod tests {
             Turn {
                 from: Side::Server,
                 after: Duration::ZERO,
-                content: Content::Drawn { seed: 1, length: 20_000 },
+                content: Content::Drawn {
+                    seed: 1,
+                    length: 20_000,
+                },
             },
         ]);
         let now = Duration::ZERO;
@@ -422,8 +464,14 @@ mod tests {
         for size in [1, 5, 1460, 20_006] {
             let mut client = StreamPlay::new(now, Rc::clone(&script), Side::Client);
             assert!(client.poll_piece(now, &mut piece));
-            let heard = said.chunks(size).try_for_each(|part| client.handle_data(now, part));
-            assert_eq!((heard, client.is_over()), (Ok(()), true), "in pieces of {size}");
+            let heard = said
+                .chunks(size)
+                .try_for_each(|part| client.handle_data(now, part));
+            assert_eq!(
+                (heard, client.is_over()),
+                (Ok(()), true),
+                "in pieces of {size}"
+            );
         }
         said[15_000] ^= 1;
         let mut client = StreamPlay::new(now, script, Side::Client);

@@ -48,7 +48,11 @@ pub(super) enum What {
     /// A dial came through.
     Connected,
     /// Somebody dialled a listening port.
-    Accepted { id: ConnectionId, local: SocketAddrV4, remote: SocketAddrV4 },
+    Accepted {
+        id: ConnectionId,
+        local: SocketAddrV4,
+        remote: SocketAddrV4,
+    },
     /// Octets of a stream.
     Data(ConnectionId, Vec<u8>),
     /// What was written has left; asked for by [`Sockets::tell_of_room`].
@@ -56,7 +60,11 @@ pub(super) enum What {
     /// A connection ended.
     Ended(ConnectionId, Failure),
     /// A datagram.
-    Datagram { local: SocketAddrV4, remote: SocketAddrV4, payload: Vec<u8> },
+    Datagram {
+        local: SocketAddrV4,
+        remote: SocketAddrV4,
+        payload: Vec<u8>,
+    },
 }
 
 /// Which transport a port is of.
@@ -153,7 +161,8 @@ impl Sockets {
         owner: Owner,
         segment: Option<usize>,
     ) {
-        self.at_address.insert((transport, address), Listener { owner, segment });
+        self.at_address
+            .insert((transport, address), Listener { owner, segment });
     }
 
     /// Listens on a port of every outside address.
@@ -164,7 +173,8 @@ impl Sockets {
         owner: Owner,
         segment: Option<usize>,
     ) {
-        self.at_port.insert((transport, port), Listener { owner, segment });
+        self.at_port
+            .insert((transport, port), Listener { owner, segment });
     }
 
     /// Binds a UDP port; says whether it was free.
@@ -172,7 +182,13 @@ impl Sockets {
         let key = (Transport::Udp, address);
         let free = !self.at_address.contains_key(&key);
         if free {
-            self.at_address.insert(key, Listener { owner, segment: None });
+            self.at_address.insert(
+                key,
+                Listener {
+                    owner,
+                    segment: None,
+                },
+            );
         }
         free
     }
@@ -249,7 +265,8 @@ impl Sockets {
 
     /// Octets written and not acknowledged yet.
     pub(super) fn backlog(&mut self, id: ConnectionId) -> usize {
-        self.connection(id).map_or(0, |connection| connection.tcp.backlog())
+        self.connection(id)
+            .map_or(0, |connection| connection.tcp.backlog())
     }
 
     /// Asks to be told once little of what was written is left.
@@ -291,8 +308,10 @@ impl Sockets {
 
     /// Ends everything that belongs to an actor, as the end of its process would.
     pub(super) fn end_all_of(&mut self, actor: usize) {
-        self.at_address.retain(|_, listener| listener.owner.actor != actor);
-        self.at_port.retain(|_, listener| listener.owner.actor != actor);
+        self.at_address
+            .retain(|_, listener| listener.owner.actor != actor);
+        self.at_port
+            .retain(|_, listener| listener.owner.actor != actor);
         for place in 0..self.connections.len() {
             let Some(connection) = &mut self.connections[place] else {
                 continue;
@@ -389,12 +408,16 @@ impl Sockets {
             }
             return;
         }
-        let due = connection.tcp.poll_timeout().into_iter().chain(connection.lingers_until).min();
+        let due = connection
+            .tcp
+            .poll_timeout()
+            .into_iter()
+            .chain(connection.lingers_until)
+            .min();
+        // A timer set too early runs out, finds nothing due and is set anew: cheaper than a search.
         if let Some(due) = due.filter(|due| connection.armed.is_none_or(|armed| *due < armed)) {
             connection.armed = Some(due);
             self.timers.push((due, id));
-        } else if connection.armed.is_some_and(|armed| due.is_none_or(|due| due > armed)) {
-            // It will run out early, find nothing due and be set anew: cheaper than a search.
         }
         self.connections[id.0 as usize] = Some(connection);
     }
@@ -482,8 +505,16 @@ impl Sockets {
             from: segment.to,
             to: segment.from,
             sequence: if ack { segment.acknowledgement } else { 0 },
-            acknowledgement: if ack { 0 } else { segment.sequence.wrapping_add(length) },
-            flags: Flags { rst: true, ack: !ack, ..Flags::default() },
+            acknowledgement: if ack {
+                0
+            } else {
+                segment.sequence.wrapping_add(length)
+            },
+            flags: Flags {
+                rst: true,
+                ack: !ack,
+                ..Flags::default()
+            },
             payload: &[],
         };
         let mut packet = self.buffer();
@@ -501,16 +532,26 @@ impl Sockets {
         payload.clear();
         payload.extend_from_slice(datagram.payload);
         let (local, remote) = (datagram.to, datagram.from);
-        self.tell(Some(listener.owner), What::Datagram { local, remote, payload });
+        self.tell(
+            Some(listener.owner),
+            What::Datagram {
+                local,
+                remote,
+                payload,
+            },
+        );
     }
 
     fn listener(&self, transport: Transport, address: SocketAddrV4) -> Option<Listener> {
         let at_address = self.at_address.get(&(transport, address));
-        at_address.or_else(|| {
-            let inside = self.port_ranges.contains_key(address.ip());
-            self.at_port.get(&(transport, address.port())).filter(|_| !inside)
-        })
-        .copied()
+        at_address
+            .or_else(|| {
+                let inside = self.port_ranges.contains_key(address.ip());
+                self.at_port
+                    .get(&(transport, address.port()))
+                    .filter(|_| !inside)
+            })
+            .copied()
     }
 
     fn add(&mut self, tcp: Tcp, owner: Owner) -> ConnectionId {
@@ -548,7 +589,9 @@ impl Sockets {
     }
 
     fn buffer(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(packet::MTU))
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(packet::MTU))
     }
 
     fn packet_id(&mut self) -> u16 {

@@ -153,7 +153,12 @@ impl Tcp {
 
     /// An end that answers a SYN.
     pub(super) fn accept(syn: &Segment<'_>, first_sequence: u32, segment: Option<usize>) -> Self {
-        let mut end = Self::new([syn.to, syn.from], State::SynReceived, first_sequence, segment);
+        let mut end = Self::new(
+            [syn.to, syn.from],
+            State::SynReceived,
+            first_sequence,
+            segment,
+        );
         end.receiver.begin(syn.sequence);
         end
     }
@@ -274,7 +279,9 @@ impl Tcp {
     }
 
     fn handle_next(&mut self, now: Duration, segment: &Segment<'_>) {
-        let Flags { syn, ack, fin, rst, .. } = segment.flags;
+        let Flags {
+            syn, ack, fin, rst, ..
+        } = segment.flags;
         let place = self.receiver.place_of(segment.sequence);
         if rst {
             if place == Some(self.receiver.next) {
@@ -293,8 +300,7 @@ impl Tcp {
             return;
         }
         if segment.payload.is_empty() && !fin {
-            // A keep-alive or a segment from before: only an answer tells the other side where it is.
-            self.owes_ack |= place != Some(self.receiver.next);
+            // Answered, two ends could acknowledge each other's acknowledgements for ever.
             return;
         }
         self.owes_ack = true;
@@ -357,7 +363,11 @@ impl Tcp {
     /// Writes the next packet to be sent into `out`; says whether there was one.
     pub(super) fn poll_transmit(&mut self, now: Duration, id: u16, out: &mut Vec<u8>) -> bool {
         if std::mem::take(&mut self.owes_reset) {
-            let flags = Flags { rst: true, ack: true, ..Flags::default() };
+            let flags = Flags {
+                rst: true,
+                ack: true,
+                ..Flags::default()
+            };
             self.emit(id, out, self.sender.highest, flags, 0);
             return true;
         }
@@ -373,7 +383,17 @@ impl Tcp {
             return false;
         }
         let ack = self.state == State::SynReceived;
-        self.emit(id, out, 0, Flags { syn: true, ack, ..Flags::default() }, 0);
+        self.emit(
+            id,
+            out,
+            0,
+            Flags {
+                syn: true,
+                ack,
+                ..Flags::default()
+            },
+            0,
+        );
         self.sender.note_sent(now, 0, 1);
         true
     }
@@ -385,7 +405,18 @@ impl Tcp {
         let end = place + length as u64;
         let fin = self.sender.closes && end == self.sender.written;
         let psh = length > 0 && end == self.sender.written;
-        self.emit(id, out, place, Flags { ack: true, psh, fin, ..Flags::default() }, length);
+        self.emit(
+            id,
+            out,
+            place,
+            Flags {
+                ack: true,
+                psh,
+                fin,
+                ..Flags::default()
+            },
+            length,
+        );
         self.sender.note_sent(now, place, end + u64::from(fin));
         true
     }
@@ -395,7 +426,16 @@ impl Tcp {
             return false;
         }
         let place = self.sender.highest;
-        self.emit(id, out, place, Flags { ack: true, ..Flags::default() }, 0);
+        self.emit(
+            id,
+            out,
+            place,
+            Flags {
+                ack: true,
+                ..Flags::default()
+            },
+            0,
+        );
         true
     }
 
@@ -404,7 +444,11 @@ impl Tcp {
             from: self.local,
             to: self.remote,
             sequence: self.sender.sequence_of(place),
-            acknowledgement: if flags.ack { self.receiver.acknowledgement() } else { 0 },
+            acknowledgement: if flags.ack {
+                self.receiver.acknowledgement()
+            } else {
+                0
+            },
             flags,
             payload: &[],
         };
@@ -446,7 +490,9 @@ impl Sender {
     fn place_of(&self, acknowledgement: u32) -> Option<u64> {
         let expected = self.sequence_of(self.unacknowledged);
         let distance = acknowledgement.wrapping_sub(expected) as i32;
-        let place = self.unacknowledged.checked_add_signed(i64::from(distance))?;
+        let place = self
+            .unacknowledged
+            .checked_add_signed(i64::from(distance))?;
         (place <= self.highest).then_some(place)
     }
 
@@ -519,13 +565,18 @@ impl Sender {
 
     fn timeout(&self) -> Duration {
         let first = self.round_trip.timeout();
-        first.saturating_mul(1 << self.retries.min(16)).min(LONGEST_TIMEOUT)
+        first
+            .saturating_mul(1 << self.retries.min(16))
+            .min(LONGEST_TIMEOUT)
     }
 
     /// Everything before a place has arrived.
     fn acknowledge(&mut self, now: Duration, place: u64) {
-        let octets = place.min(self.written).saturating_sub(self.unacknowledged.max(1));
-        self.buffer.drain(..(octets as usize).min(self.buffer.len()));
+        let octets = place
+            .min(self.written)
+            .saturating_sub(self.unacknowledged.max(1));
+        self.buffer
+            .drain(..(octets as usize).min(self.buffer.len()));
         self.unacknowledged = place;
         self.next = self.next.max(place);
         self.retries = 0;
@@ -605,7 +656,8 @@ impl Congestion {
 
 impl RoundTrip {
     fn timeout(&self) -> Duration {
-        self.smoothed.map_or(FIRST_TIMEOUT, |smoothed| smoothed + LEAST_TIMEOUT)
+        self.smoothed
+            .map_or(FIRST_TIMEOUT, |smoothed| smoothed + LEAST_TIMEOUT)
     }
 
     /// Measures segments that were sent once only (Karn's rule).
@@ -614,8 +666,10 @@ impl RoundTrip {
             return;
         };
         let measured = now.saturating_sub(sent);
-        self.smoothed =
-            Some(self.smoothed.map_or(measured, |smoothed| (smoothed * 7 + measured) / 8));
+        self.smoothed = Some(
+            self.smoothed
+                .map_or(measured, |smoothed| (smoothed * 7 + measured) / 8),
+        );
     }
 }
 
@@ -657,7 +711,11 @@ impl Receiver {
             return false;
         }
         self.append(place, payload);
-        while let Some(entry) = self.early.first_entry().filter(|entry| *entry.key() <= self.next) {
+        while let Some(entry) = self
+            .early
+            .first_entry()
+            .filter(|entry| *entry.key() <= self.next)
+        {
             let (place, payload) = entry.remove_entry();
             self.append(place, &payload);
         }
@@ -732,7 +790,9 @@ mod tests {
                 if arrival.is_some_and(|at| at <= self.now) {
                     self.deliver();
                 } else {
-                    self.ends.iter_mut().for_each(|end| end.handle_timeout(self.now));
+                    self.ends
+                        .iter_mut()
+                        .for_each(|end| end.handle_timeout(self.now));
                 }
                 self.listen();
             }
@@ -756,7 +816,8 @@ mod tests {
                     let late = self.rng.random_bool(self.trouble);
                     let delay = MS * (10 + 20 * u32::from(late));
                     self.sent += 1;
-                    self.under_way.insert((self.now + delay, self.sent), (1 - end, packet.clone()));
+                    self.under_way
+                        .insert((self.now + delay, self.sent), (1 - end, packet.clone()));
                 }
             }
         }
@@ -825,7 +886,11 @@ mod tests {
             line.ends[0].write(b"more");
             line.run(60_000 * MS);
             assert_eq!(line.received[1], b"GIVE 17\r\n\r\nmore");
-            assert!(line.payloads.iter().all(|length| *length == 1), "{:?}", line.payloads);
+            assert!(
+                line.payloads.iter().all(|length| *length == 1),
+                "{:?}",
+                line.payloads
+            );
         }
         let mut line = Line::new(3, 0.0, Some(4));
         line.ends[0].write(b"seven o");
@@ -844,7 +909,10 @@ mod tests {
             copies.push(line.sent);
         }
         let at = |count| copies.iter().position(|sent| *sent == count);
-        assert_eq!([1, 2, 3, 4, 5, 6, 7].map(at), [0, 1, 3, 7, 15, 31, 63].map(Some));
+        assert_eq!(
+            [1, 2, 3, 4, 5, 6, 7].map(at),
+            [0, 1, 3, 7, 15, 31, 63].map(Some)
+        );
         assert_eq!(line.failure(0), Some(Failure::Timeout));
         line.run(Duration::from_secs(300));
         assert_eq!(line.sent, 7);
@@ -873,7 +941,10 @@ mod tests {
         line.run(100 * MS);
         line.ends[0].write(&content(8 * MSS));
         let mut packet = Vec::new();
-        assert!(line.ends[0].poll_transmit(line.now, 0, &mut packet), "lost on purpose");
+        assert!(
+            line.ends[0].poll_transmit(line.now, 0, &mut packet),
+            "lost on purpose"
+        );
         line.run(line.now + 50 * MS);
         assert_eq!(line.received[1], content(8 * MSS));
     }

@@ -92,6 +92,7 @@ struct Player {
     /// The inside host it lives on; none outside.
     host: Option<String>,
     who: String,
+    started: bool,
     armed: Option<Duration>,
 }
 
@@ -134,7 +135,11 @@ pub(super) fn run(setting: Setting<'_>) -> anyhow::Result<Ran> {
 
 impl World {
     fn set(setting: Setting<'_>) -> anyhow::Result<Self> {
-        let Setting { scenario, device, seed } = setting;
+        let Setting {
+            scenario,
+            device,
+            seed,
+        } = setting;
         let nat = scenario.office.nat.then_some(Office::GATEWAY_WAN);
         let options: Vec<_> = scenario.ftwall.iter().map(String::as_str).collect();
         let mut draws = SmallRng::seed_from_u64(seed ^ SEED_OF_STAGE);
@@ -142,7 +147,11 @@ impl World {
         for number in 1..=scenario.office.hosts {
             sockets.set_port_range(Office::client_address(number), port_range(scenario, number));
         }
-        let wire = scenario.office.wire.clone().map(|wire| WireSettings { seed, ..wire });
+        let wire = scenario
+            .office
+            .wire
+            .clone()
+            .map(|wire| WireSettings { seed, ..wire });
         let mut world = Self {
             scene: Scene {
                 now: Duration::ZERO,
@@ -168,8 +177,14 @@ impl World {
         world.cast(setting)?;
         for player in 0..world.players.len() {
             let inside = world.players[player].host.is_some();
-            let spread = if inside { draws.random_range(1..START_SPREAD_US) } else { 0 };
-            world.agenda.add(Duration::from_micros(spread), Due::Start(player));
+            let spread = if inside {
+                draws.random_range(1..START_SPREAD_US)
+            } else {
+                0
+            };
+            world
+                .agenda
+                .add(Duration::from_micros(spread), Due::Start(player));
         }
         for outage in &scenario.outages {
             world.agenda.add(outage.at, Due::Daemon { lives: false });
@@ -215,7 +230,11 @@ impl World {
             }
             Command::Peers(options) => {
                 let population = options.population.generate()?;
-                self.join(Box::new(Peers::new(actor, who, options.run(population))), who, host);
+                self.join(
+                    Box::new(Peers::new(actor, who, options.run(population))),
+                    who,
+                    host,
+                );
             }
             Command::WebServer(options) => {
                 let servers = Servers::new(actor, services(&options)?);
@@ -238,9 +257,8 @@ impl World {
         let servers = Servers::new(self.players.len(), listening.into());
         self.join(Box::new(servers), "nginx", None);
         for host in &web.hosts {
-            let is_infected = |actor: &Part| {
-                matches!(actor, Part::Client(client) if client.host == *host)
-            };
+            let is_infected =
+                |actor: &Part| matches!(actor, Part::Client(client) if client.host == *host);
             let waits = setting.scenario.cast.iter().any(is_infected);
             let (name, address) = (host_name(*host), Office::client_address(*host));
             let who = format!("{name}-curl");
@@ -255,6 +273,7 @@ impl World {
             actor,
             host: host.map(str::to_owned),
             who: who.to_owned(),
+            started: false,
             armed: None,
         });
     }
@@ -295,6 +314,7 @@ impl World {
             Due::Wire => self.hand_out_wire(),
             Due::Connection(id) => self.scene.sockets.handle_timer(now, id),
             Due::Start(player) => {
+                self.players[player].started = true;
                 self.players[player].actor.start(&mut self.scene);
                 self.arm(player);
             }
@@ -345,8 +365,10 @@ impl World {
     /// Somebody may have waited for the first ping of a host.
     fn wake_all(&mut self) {
         for player in 0..self.players.len() {
-            self.players[player].actor.handle_timeout(&mut self.scene);
-            self.arm(player);
+            if self.players[player].started {
+                self.players[player].actor.handle_timeout(&mut self.scene);
+                self.arm(player);
+            }
         }
     }
 
@@ -401,7 +423,13 @@ impl World {
         let now = self.scene.now;
         if Office::LAN.contains(&packet::source(&packet)) {
             let at = self.lan[0].carry(now, packet.len());
-            self.agenda.add(at, Due::AtGateway { outward: true, packet });
+            self.agenda.add(
+                at,
+                Due::AtGateway {
+                    outward: true,
+                    packet,
+                },
+            );
         } else {
             self.witnesses.see(now, false, false, &packet);
             match &mut self.wire {
@@ -412,7 +440,13 @@ impl World {
                 }
                 None => {
                     let at = self.wan[1].carry(now, packet.len());
-                    self.agenda.add(at, Due::AtGateway { outward: false, packet });
+                    self.agenda.add(
+                        at,
+                        Due::AtGateway {
+                            outward: false,
+                            packet,
+                        },
+                    );
                 }
             }
         }
@@ -505,12 +539,17 @@ impl World {
     fn strike(mut self) -> Ran {
         let now = self.scene.now;
         self.gateway.stop(now);
-        for player in self.players.iter_mut().filter(|player| player.host.is_none()) {
+        for player in self
+            .players
+            .iter_mut()
+            .filter(|player| player.host.is_none())
+        {
             player.actor.stop(&mut self.scene);
         }
         if self.scene.sockets.refused() > 0 {
             let refused = self.scene.sockets.refused();
-            self.mishaps.push(format!("{refused} packets arrived malformed"));
+            self.mishaps
+                .push(format!("{refused} packets arrived malformed"));
         }
         let mut record = Record {
             began_us: epoch_us(Duration::ZERO),
@@ -522,7 +561,10 @@ impl World {
         record.evidence.inside = self.witnesses.inside;
         record.evidence.outside = self.witnesses.outside;
         collect(self.players, &mut record);
-        Ran { record, packets: self.packets }
+        Ran {
+            record,
+            packets: self.packets,
+        }
     }
 }
 
@@ -547,7 +589,11 @@ fn epoch_us(now: Duration) -> u64 {
 fn services(options: &ServerOptions) -> anyhow::Result<Vec<(Transport, Place)>> {
     // Named one by one: an option that is added must be dealt with here. How a server cuts its
     // answers is written down in the conversations, so that its seed draws nothing here.
-    let ServerOptions { bind, seed: _, port_offset } = options;
+    let ServerOptions {
+        bind,
+        seed: _,
+        port_offset,
+    } = options;
     anyhow::ensure!(
         *port_offset == 0,
         "--port-offset has no meaning in memory, where every port is free"
@@ -575,7 +621,12 @@ impl Witnesses {
                 at_us: epoch_us(now),
                 bytes: packet::frame(packet, outward),
             };
-            if inside { &mut self.inside } else { &mut self.outside }.push(frame);
+            if inside {
+                &mut self.inside
+            } else {
+                &mut self.outside
+            }
+            .push(frame);
         }
     }
 }
@@ -599,7 +650,10 @@ fn collect(players: Vec<Player>, record: &mut Record) {
     for (host, _, lines) in reports {
         match host {
             Some(host) => {
-                let lines = lines.into_iter().map(|line| HostLine { host: host.clone(), line });
+                let lines = lines.into_iter().map(|line| HostLine {
+                    host: host.clone(),
+                    line,
+                });
                 record.evidence.clients.extend(lines);
             }
             None => record.evidence.peers.extend(lines),

@@ -117,7 +117,11 @@ impl Browser {
             id: RequestId(number),
             kind: kind.name().to_owned(),
             server: std::net::SocketAddrV4::new(self.server, kind.service().port().1),
-            scripts: exchange.conversations.into_iter().map(Script::from).collect(),
+            scripts: exchange
+                .conversations
+                .into_iter()
+                .map(Script::from)
+                .collect(),
         };
         self.requests.begin(scene, &mut self.report, wish);
     }
@@ -158,7 +162,12 @@ impl Actor for Browser {
         }
         let begin = self.may_begin(now).then_some(self.next_tick);
         let end = self.end.filter(|end| *end > now);
-        self.requests.poll_timeout().into_iter().chain(begin).chain(end).min()
+        self.requests
+            .poll_timeout()
+            .into_iter()
+            .chain(begin)
+            .chain(end)
+            .min()
     }
 
     fn is_done(&self) -> bool {

@@ -53,13 +53,27 @@ impl Client {
         population: &Population,
     ) -> Self {
         // Named one by one: an option that is added must be dealt with here.
-        let ClientRun { config, duration, start_after, until, segment, fragment } = run;
+        let ClientRun {
+            config,
+            duration,
+            start_after,
+            until,
+            segment,
+            fragment,
+        } = run;
         let address = config.address;
         let rng = config.seed.derive("ports", 0).rng();
         Self {
             actor,
             client: client::Client::new(config, population),
-            run: Run { address, duration, start_after, until, segment, fragment },
+            run: Run {
+                address,
+                duration,
+                start_after,
+                until,
+                segment,
+                fragment,
+            },
             rng,
             udp: None,
             connections: BTreeMap::new(),
@@ -72,7 +86,10 @@ impl Client {
     }
 
     fn owner(&self, id: AttemptId) -> Owner {
-        Owner { actor: self.actor, key: id.0 }
+        Owner {
+            actor: self.actor,
+            key: id.0,
+        }
     }
 
     /// The time on its own clock.
@@ -91,10 +108,10 @@ impl Client {
             let address = SocketAddrV4::new(self.run.address, port);
             scene.sockets.bind_udp(address, owner).then_some(address)
         });
-        let address =
-            drawn.unwrap_or_else(|| scene.sockets.bind_any_udp(self.run.address, owner));
+        let address = drawn.unwrap_or_else(|| scene.sockets.bind_any_udp(self.run.address, owner));
         self.udp = Some(address);
-        self.client.handle_udp_bound(self.clock(scene), address.into());
+        self.client
+            .handle_udp_bound(self.clock(scene), address.into());
     }
 
     /// Does everything that the client asks for, and ends when it is time to.
@@ -112,7 +129,12 @@ impl Client {
     fn obey(&mut self, scene: &mut Scene, output: Output) {
         match output {
             Output::Report(event) => self.report.say(scene.now, event),
-            Output::Datagram { id, to, part, payload } => {
+            Output::Datagram {
+                id,
+                to,
+                part,
+                payload,
+            } => {
                 self.send_datagram(scene, to, part, &payload);
                 let bytes = payload.len() as u64;
                 if let Some(id) = id {
@@ -150,7 +172,9 @@ impl Client {
             (Some(size), Part::Ping) => {
                 let reversed = self.fragmented % 2 == 1;
                 self.fragmented += 1;
-                scene.sockets.send_in_fragments([from, to], payload, size, reversed);
+                scene
+                    .sockets
+                    .send_in_fragments([from, to], payload, size, reversed);
             }
             _ => scene.sockets.send(from, to, payload),
         }
@@ -159,7 +183,9 @@ impl Client {
     fn dial(&mut self, scene: &mut Scene, id: AttemptId, peer: SocketAddrV4) {
         let owner = self.owner(id);
         let (connection, local) =
-            scene.sockets.dial(self.run.address, peer, owner, self.run.segment);
+            scene
+                .sockets
+                .dial(self.run.address, peer, owner, self.run.segment);
         self.connections.insert(id, connection);
         if let Some(attempt) = self.client.handle_bound(id, SocketAddr::V4(local)) {
             self.report.say(scene.now, attempt);
@@ -195,7 +221,9 @@ impl Actor for Client {
                 self.connections.remove(&id);
                 self.client.handle_closed(now, id, why);
             }
-            What::Datagram { remote, payload, .. } => {
+            What::Datagram {
+                remote, payload, ..
+            } => {
                 self.client.handle_datagram(now, remote, &payload);
                 scene.sockets.recycle(payload);
             }

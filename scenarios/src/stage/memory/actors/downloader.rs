@@ -32,8 +32,7 @@ const PAGES: [(&str, Kind); 3] = [
 const DOWNLOAD: &str = "curl_download";
 
 /// What is asked for the large file, as curl asks.
-const REQUEST: &str =
-    "GET /download HTTP/1.1\r\nHost: 203.0.113.90\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n";
+const REQUEST: &str = "GET /download HTTP/1.1\r\nHost: 203.0.113.90\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n";
 
 /// Somebody at an inside host.
 pub(in crate::stage::memory) struct Downloader {
@@ -108,7 +107,11 @@ fn large_file(seed: u64, length: u64) -> Script {
         "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nContent-Type: application/octet-stream\r\n\
          Content-Length: {length}\r\nConnection: keep-alive\r\nAccept-Ranges: bytes\r\n\r\n"
     );
-    let turn = |from, content| Turn { from, after: Duration::ZERO, content };
+    let turn = |from, content| Turn {
+        from,
+        after: Duration::ZERO,
+        content,
+    };
     Script {
         transport: Transport::Tcp,
         to: SocketAddrV4::new(SERVER, 80),

@@ -37,7 +37,12 @@ enum Listening {
 impl Peers {
     pub(in crate::stage::memory) fn new(actor: usize, who: &str, run: PeersRun) -> Self {
         // Named one by one: an option that is added must be dealt with here.
-        let PeersRun { config, duration, segment, web_ports } = run;
+        let PeersRun {
+            config,
+            duration,
+            segment,
+            web_ports,
+        } = run;
         Self {
             actor,
             to_bind: listening(&config, web_ports),
@@ -135,15 +140,22 @@ fn listening(config: &PeersConfig, web_ports: [u16; 2]) -> Vec<Listening> {
 
 impl Actor for Peers {
     fn start(&mut self, scene: &mut Scene) {
-        let owner = Owner { actor: self.actor, key: 0 };
+        let owner = Owner {
+            actor: self.actor,
+            key: 0,
+        };
         for listening in self.to_bind.drain(..) {
             match listening {
                 Listening::Port(port) => {
                     scene.sockets.listen_on(Transport::Udp, port, owner, None);
-                    scene.sockets.listen_on(Transport::Tcp, port, owner, self.segment);
+                    scene
+                        .sockets
+                        .listen_on(Transport::Tcp, port, owner, self.segment);
                 }
                 Listening::Web(address) => {
-                    scene.sockets.listen_at(Transport::Tcp, address, owner, self.segment);
+                    scene
+                        .sockets
+                        .listen_at(Transport::Tcp, address, owner, self.segment);
                 }
             }
         }
@@ -167,7 +179,11 @@ impl Actor for Peers {
                     self.peers.handle_closed(id);
                 }
             }
-            What::Datagram { local, remote, payload } => {
+            What::Datagram {
+                local,
+                remote,
+                payload,
+            } => {
                 self.peers.handle_datagram(now, local, remote, &payload);
                 scene.sockets.recycle(payload);
             }
@@ -184,7 +200,12 @@ impl Actor for Peers {
     }
 
     fn poll_timeout(&self, _: Duration) -> Option<Duration> {
-        let due = self.peers.poll_timeout().into_iter().chain(self.duration).min();
+        let due = self
+            .peers
+            .poll_timeout()
+            .into_iter()
+            .chain(self.duration)
+            .min();
         due.filter(|_| !self.done)
     }
 

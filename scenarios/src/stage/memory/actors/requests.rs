@@ -39,13 +39,25 @@ struct Request {
 }
 
 enum Talk {
-    Stream { connection: ConnectionId, script: Rc<Script>, play: Option<StreamPlay> },
-    Datagrams { to: SocketAddrV4, play: DatagramPlay },
+    Stream {
+        connection: ConnectionId,
+        script: Rc<Script>,
+        play: Option<StreamPlay>,
+    },
+    Datagrams {
+        to: SocketAddrV4,
+        play: DatagramPlay,
+    },
 }
 
 impl Requests {
     pub(super) fn new(actor: usize, address: Ipv4Addr, patience: Duration) -> Self {
-        Self { actor, address, patience, running: BTreeMap::new() }
+        Self {
+            actor,
+            address,
+            patience,
+            running: BTreeMap::new(),
+        }
     }
 
     /// How many are under way.
@@ -55,9 +67,17 @@ impl Requests {
 
     /// Begins a request.
     pub(super) fn begin(&mut self, scene: &mut Scene, report: &mut Report, wish: Wish) {
-        let Wish { id, kind, server, scripts } = wish;
-        let event =
-            Event::WebRequest { id, kind: kind.clone(), server: SocketAddr::V4(server) };
+        let Wish {
+            id,
+            kind,
+            server,
+            scripts,
+        } = wish;
+        let event = Event::WebRequest {
+            id,
+            kind: kind.clone(),
+            server: SocketAddr::V4(server),
+        };
         report.say(scene.now, event);
         let mut request = Request {
             kind,
@@ -68,7 +88,10 @@ impl Requests {
         };
         for (place, script) in scripts.into_iter().enumerate() {
             let key = id.0 * CONVERSATIONS + place as u64;
-            let owner = Owner { actor: self.actor, key };
+            let owner = Owner {
+                actor: self.actor,
+                key,
+            };
             request.begin_talk(scene, self.address, owner, Rc::new(script));
         }
         self.running.insert(id.0, request);
@@ -101,8 +124,10 @@ impl Requests {
 
     /// Something happened to a socket.
     pub(super) fn handle(&mut self, scene: &mut Scene, report: &mut Report, arrival: Arrival) {
-        let (number, place) =
-            (arrival.owner.key / CONVERSATIONS, arrival.owner.key % CONVERSATIONS);
+        let (number, place) = (
+            arrival.owner.key / CONVERSATIONS,
+            arrival.owner.key % CONVERSATIONS,
+        );
         let Some(request) = self.running.get_mut(&number) else {
             return;
         };
@@ -149,18 +174,16 @@ impl Requests {
 }
 
 impl Request {
-    fn begin_talk(
-        &mut self,
-        scene: &mut Scene,
-        from: Ipv4Addr,
-        owner: Owner,
-        script: Rc<Script>,
-    ) {
+    fn begin_talk(&mut self, scene: &mut Scene, from: Ipv4Addr, owner: Owner, script: Rc<Script>) {
         let talk = match script.transport {
             Transport::Tcp => {
                 let (connection, local) = scene.sockets.dial(from, script.to, owner, None);
                 scene.scripts.announce(local, &script);
-                Talk::Stream { connection, script, play: None }
+                Talk::Stream {
+                    connection,
+                    script,
+                    play: None,
+                }
             }
             Transport::Udp => {
                 let local = *self
@@ -168,7 +191,10 @@ impl Request {
                     .get_or_insert_with(|| scene.sockets.bind_any_udp(from, owner));
                 scene.scripts.announce(local, &script);
                 let to = script.to;
-                Talk::Datagrams { to, play: DatagramPlay::new(scene.now, script, Side::Client) }
+                Talk::Datagrams {
+                    to,
+                    play: DatagramPlay::new(scene.now, script, Side::Client),
+                }
             }
         };
         self.talks.push(talk);
@@ -186,15 +212,17 @@ impl Request {
             What::Data(_, bytes) => {
                 self.received += bytes.len() as u64;
                 let trouble = match self.talks.get_mut(place) {
-                    Some(Talk::Stream { play: Some(play), .. }) => {
-                        play.handle_data(scene.now, &bytes).err()
-                    }
+                    Some(Talk::Stream {
+                        play: Some(play), ..
+                    }) => play.handle_data(scene.now, &bytes).err(),
                     _ => None,
                 };
                 scene.sockets.recycle(bytes);
                 trouble.map(|_| "the answer is not what was asked for".to_owned())
             }
-            What::Datagram { remote, payload, .. } => {
+            What::Datagram {
+                remote, payload, ..
+            } => {
                 self.received += payload.len() as u64;
                 let talk = self.talks.iter_mut().find_map(|talk| match talk {
                     Talk::Datagrams { to, play } if *to == remote => Some(play),
@@ -215,7 +243,11 @@ impl Request {
     fn pump(&mut self, scene: &mut Scene) {
         for talk in &mut self.talks {
             match talk {
-                Talk::Stream { connection, play: Some(play), .. } => {
+                Talk::Stream {
+                    connection,
+                    play: Some(play),
+                    ..
+                } => {
                     let mut piece = Vec::new();
                     while play.poll_piece(scene.now, &mut piece) {
                         scene.sockets.write(*connection, &piece);

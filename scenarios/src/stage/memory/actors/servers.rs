@@ -42,15 +42,11 @@ impl Servers {
         }
     }
 
-    fn accept(
-        &mut self,
-        scene: &mut Scene,
-        id: ConnectionId,
-        [local, remote]: [SocketAddrV4; 2],
-    ) {
+    fn accept(&mut self, scene: &mut Scene, id: ConnectionId, [local, remote]: [SocketAddrV4; 2]) {
         match scene.scripts.find(Transport::Tcp, remote, local) {
             Some(script) => {
-                self.streams.insert(id, StreamPlay::new(scene.now, script, Side::Server));
+                self.streams
+                    .insert(id, StreamPlay::new(scene.now, script, Side::Server));
                 self.speak(scene, id);
             }
             // Somebody who is no browser.
@@ -106,11 +102,7 @@ impl Servers {
     }
 }
 
-fn say_datagrams(
-    scene: &mut Scene,
-    play: &mut DatagramPlay,
-    [local, remote]: [SocketAddrV4; 2],
-) {
+fn say_datagrams(scene: &mut Scene, play: &mut DatagramPlay, [local, remote]: [SocketAddrV4; 2]) {
     while let Some(datagram) = play.poll_datagram(scene.now) {
         scene.sockets.send(local, remote, &datagram);
     }
@@ -118,7 +110,10 @@ fn say_datagrams(
 
 impl Actor for Servers {
     fn start(&mut self, scene: &mut Scene) {
-        let owner = Owner { actor: self.actor, key: 0 };
+        let owner = Owner {
+            actor: self.actor,
+            key: 0,
+        };
         for (transport, place) in self.listening.drain(..) {
             match place {
                 Place::At(address) => scene.sockets.listen_at(transport, address, owner, None),
@@ -138,7 +133,11 @@ impl Actor for Servers {
             }
             What::Room(id) => self.speak(scene, id),
             What::Ended(id, _) => drop(self.streams.remove(&id)),
-            What::Datagram { local, remote, payload } => {
+            What::Datagram {
+                local,
+                remote,
+                payload,
+            } => {
                 self.hear_datagram(scene, [local, remote], &payload);
                 scene.sockets.recycle(payload);
             }
@@ -149,8 +148,12 @@ impl Actor for Servers {
     fn handle_timeout(&mut self, scene: &mut Scene) {
         let now = scene.now;
         let due = |play: &StreamPlay| play.poll_timeout().is_some_and(|at| at <= now);
-        let ready: Vec<_> =
-            self.streams.iter().filter(|(_, play)| due(play)).map(|(id, _)| *id).collect();
+        let ready: Vec<_> = self
+            .streams
+            .iter()
+            .filter(|(_, play)| due(play))
+            .map(|(id, _)| *id)
+            .collect();
         for id in ready {
             self.speak(scene, id);
         }
@@ -162,7 +165,10 @@ impl Actor for Servers {
     /// Only what a server thinks about before it is said; what waits for room is told of it.
     fn poll_timeout(&self, now: Duration) -> Option<Duration> {
         let streams = self.streams.values().filter_map(StreamPlay::poll_timeout);
-        let datagrams = self.datagrams.values().filter_map(DatagramPlay::poll_timeout);
+        let datagrams = self
+            .datagrams
+            .values()
+            .filter_map(DatagramPlay::poll_timeout);
         streams.chain(datagrams).filter(|at| *at > now).min()
     }
 
