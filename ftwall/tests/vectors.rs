@@ -27,7 +27,7 @@ fn every_vector_is_spoken_of_as_it_says_itself() {
 #[test]
 fn every_vector_names_its_provenance_and_explains_every_line_of_octets() {
     for file in files() {
-        let text = fs::read_to_string(&file).unwrap();
+        let text = fs::read_to_string(&file).expect("a readable file");
         let name = file.display();
         assert!(
             text.lines().any(|line| line.starts_with("# Provenance: ")),
@@ -73,11 +73,15 @@ type Said = (Vec<(String, String)>, Outcome);
 
 impl Vector {
     fn read(file: &Path) -> Self {
-        let text = fs::read_to_string(file).unwrap();
+        let text = fs::read_to_string(file).expect("a readable file");
         let mut lines = text
             .lines()
             .filter(|line| !line.starts_with('#') && !line.is_empty());
-        let head: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+        let head: Vec<_> = lines
+            .next()
+            .expect("a line of ends")
+            .split_whitespace()
+            .collect();
         let [transport, first, second] = head[..] else {
             panic!("{}: not a transport and two ends", file.display())
         };
@@ -97,7 +101,7 @@ impl Vector {
     fn read_line(&mut self, line: &str) {
         match line.split_once(' ') {
             Some((mark @ (">" | "<"), said)) => {
-                let (action, evidence) = said.split_once(' ').unwrap();
+                let (action, evidence) = said.split_once(' ').expect("verdict and evidence");
                 self.messages.push(Message {
                     is_from_first: mark == ">",
                     octets: Vec::new(),
@@ -110,13 +114,13 @@ impl Vector {
             Some(("learned:", peers)) => {
                 let peers = peers
                     .split(' ')
-                    .map(|peer| peer.parse::<SocketAddrV4>().unwrap());
+                    .map(|peer| peer.parse::<SocketAddrV4>().expect("an address and a port"));
                 self.outcome.learned.extend(peers);
             }
             _ => self
                 .messages
                 .last_mut()
-                .unwrap()
+                .expect("octets follow a verdict")
                 .octets
                 .extend(octets(line)),
         }
@@ -151,7 +155,7 @@ impl Vector {
         } else {
             second
         };
-        let host = inside.split(':').next().unwrap();
+        let host = inside.split(':').next().expect("an address");
         let outcome = Outcome {
             locked: gateway.is_locked(host),
             learned: gateway.learned().into_iter().collect(),
@@ -181,12 +185,12 @@ fn octets(line: &str) -> Vec<u8> {
     let mut rest = line;
     loop {
         if let Some(quoted) = rest.strip_prefix('"') {
-            let (text, behind) = quoted.split_once('"').unwrap();
+            let (text, behind) = quoted.split_once('"').expect("a closing quote");
             octets.extend(text.as_bytes());
             rest = behind;
         } else {
             let (digits, behind) = rest.split_at(2);
-            octets.push(u8::from_str_radix(digits, 16).unwrap());
+            octets.push(u8::from_str_radix(digits, 16).expect("two digits"));
             rest = behind;
         }
         match rest.strip_prefix(' ') {
@@ -207,8 +211,8 @@ fn octet_lines(text: &str) -> impl Iterator<Item = &str> {
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let entries = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+        .expect("the folder of vectors")
+        .map(|entry| entry.expect("an entry").path());
     let mut files: Vec<_> = entries
         .filter(|file| file.extension().is_some_and(|end| end == "txt"))
         .collect();

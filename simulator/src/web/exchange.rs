@@ -6,7 +6,7 @@
 //! quinn), the script writes what it would: heads with the same fields, and records and datagrams
 //! of the same layout and sizes around random octets.
 //!
-//! A new kind of traffic is one arm in [`exchange`] and a `script` beside its socket version.
+//! A new kind of traffic is one arm in `scripts` and a `script` beside its socket version.
 
 mod hypertext;
 mod quic;
@@ -86,17 +86,12 @@ impl Turn {
 /// The same arguments give the same octets. Ports are those of [`super::Service::port`], without an
 /// offset.
 pub fn exchange(kind: Kind, server: Ipv4Addr, seed: u64, number: u64) -> Exchange {
-    let mut draws = draws(seed, number);
-    let conversations = match kind {
-        Kind::GameFanOut => game::scripts(server, &mut draws)
-            .into_iter()
-            .map(|(server, turns)| conversation(kind, server, turns))
-            .collect(),
-        _ => vec![conversation(kind, server, turns(kind, &mut draws))],
-    };
+    let scripts = scripts(kind, server, &mut draws(seed, number)).into_iter();
     Exchange {
         kind,
-        conversations,
+        conversations: scripts
+            .map(|(server, turns)| conversation(kind, server, turns))
+            .collect(),
     }
 }
 
@@ -109,9 +104,10 @@ fn conversation(kind: Kind, server: Ipv4Addr, turns: Vec<Turn>) -> Conversation 
     }
 }
 
-/// The turns with the one server there is: one arm per kind.
-fn turns(kind: Kind, draws: &mut StdRng) -> Vec<Turn> {
-    match kind {
+/// What is said with each server, and mostly there is one: one arm per kind.
+fn scripts(kind: Kind, server: Ipv4Addr, draws: &mut StdRng) -> Vec<(Ipv4Addr, Vec<Turn>)> {
+    let turns = match kind {
+        Kind::GameFanOut => return game::scripts(server, draws),
         Kind::Http1 => hypertext::page(draws),
         Kind::HttpKeepAlive => hypertext::keep_alive(draws),
         Kind::HttpBytes => hypertext::download(draws),
@@ -132,13 +128,13 @@ fn turns(kind: Kind, draws: &mut StdRng) -> Vec<Turn> {
         Kind::SmtpBanner => smtp::script(draws),
         Kind::Ntp => ntp::script(draws),
         Kind::Stun => stun::script(draws),
-        Kind::GameFanOut => unreachable!("has several servers"),
         Kind::OpenvpnUdp => openvpn::script(draws),
         Kind::Modbus => modbus::script(draws),
         Kind::Nomachine => tls::nomachine(draws),
         Kind::Bfcp => bfcp::script(draws),
         Kind::Socks4 => hypertext::socks(draws),
-    }
+    };
+    vec![(server, turns)]
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ fn ask(request: Request<Payload>) -> Vec<Turn> {
     } else {
         response("HTTP/1.1 200 OK", "", page_at(&target))
     };
-    let request = writes(request_head(&request), request.into_body());
+    let request = writes(&request_head(&request), request.into_body());
     request.map(Turn::client).chain(answer).collect()
 }
 
@@ -112,7 +112,7 @@ fn page_at(target: &str) -> Payload {
 fn response(status_line: &str, fields: &str, body: Payload) -> Vec<Turn> {
     let length = body.remaining();
     let head = format!("{status_line}\r\n{fields}content-length: {length}\r\ndate: {DATE}\r\n\r\n");
-    writes(head.into_bytes(), body).map(Turn::server).collect()
+    writes(head.as_bytes(), body).map(Turn::server).collect()
 }
 
 /// The request line and every field in its order, names in lower case, and the body's length.
@@ -130,9 +130,9 @@ fn request_head(request: &Request<Payload>) -> Vec<u8> {
 }
 
 /// A head and the first piece of its body in one write, then every other piece in its own.
-fn writes(head: Vec<u8>, mut body: Payload) -> impl Iterator<Item = Vec<u8>> {
+fn writes(head: &[u8], mut body: Payload) -> impl Iterator<Item = Vec<u8>> + use<> {
     let first = body.next_piece().unwrap_or_default();
-    let first = [&head[..], &first].concat();
+    let first = [head, &first].concat();
     std::iter::once(first).chain(std::iter::from_fn(move || {
         body.next_piece().map(|piece| piece.to_vec())
     }))
