@@ -16,6 +16,7 @@ mod table;
 mod topology;
 mod words;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,9 @@ pub struct Report<'a> {
     totals: Totals,
 }
 
+/// Up to so many plays, each gets a page.
+const MOST_PAGES: usize = 200;
+
 /// Where under a report's directory the records of failed scenarios are kept.
 const RECORDS: &str = "records";
 
@@ -65,14 +69,37 @@ impl<'a> Report<'a> {
             let path = directory.join(name);
             fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
         };
-        for entry in &self.entries {
+        // Only goes if it is empty, which is as it should be.
+        let _some_did_not_hold = fs::remove_dir(records_directory(directory));
+        let shown = self.shown();
+        for entry in &shown {
             let records = entry.records(directory)?;
             put(&entry.file_name(), scenario::render(*entry, &records))?;
         }
         put("junit.xml", junit::document(&self.entries))?;
         put("outcomes.json", self.json()?)?;
         // Last, so that whoever finds an index finds what it links to.
-        put("index.html", index::render(&self.entries, &self.totals))
+        put(
+            "index.html",
+            index::render(&self.entries, &shown, &self.totals),
+        )
+    }
+
+    /// The entries that get a page. Of many seeds, the first of each scenario and those that did not
+    /// hold: nobody opens a thousand pages that all say the same.
+    fn shown(&self) -> Vec<Entry<'a>> {
+        if self.entries.len() <= MOST_PAGES {
+            return self.entries.clone();
+        }
+        let mut seen = BTreeSet::new();
+        let is_worth_a_page = |entry: &&Entry<'_>| {
+            seen.insert(entry.scenario.name.clone()) || !entry.outcome.findings.is_empty()
+        };
+        self.entries
+            .iter()
+            .filter(is_worth_a_page)
+            .copied()
+            .collect()
     }
 
     fn json(&self) -> anyhow::Result<String> {
@@ -85,7 +112,11 @@ impl<'a> Report<'a> {
 impl Entry<'_> {
     /// The name of its page. A scenario may be played with several seeds, each with a page.
     fn file_name(self) -> String {
-        format!("{}-{}.html", self.outcome.scenario, self.outcome.seed)
+        format!(
+            "{}-{}.html",
+            file_safe(&self.outcome.scenario),
+            self.outcome.seed
+        )
     }
 
     /// Files kept of it, by path from the report's directory.
@@ -105,6 +136,15 @@ impl Entry<'_> {
     }
 }
 
+/// A name as it may stand in a path and in a link.
+fn file_safe(name: &str) -> String {
+    let safe = |letter: char| {
+        let is_safe = letter.is_ascii_alphanumeric() || "_-".contains(letter);
+        if is_safe { letter } else { '_' }
+    };
+    name.chars().map(safe).collect()
+}
+
 /// The directory in which a run that is to be reported on keeps its records meanwhile.
 #[must_use]
 pub fn records_directory(report: &Path) -> PathBuf {
@@ -120,8 +160,5 @@ pub fn settle_records(report: &Path, outcome: &Outcome) -> anyhow::Result<()> {
     if !outcome.findings.is_empty() || !directory.exists() {
         return Ok(());
     }
-    fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
-    // Goes once it is empty; somebody else's records may still be in it.
-    let _still_in_use = fs::remove_dir(records_directory(report));
-    Ok(())
+    fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))
 }

@@ -24,6 +24,9 @@ use crate::web::End;
 /// One run as seen host by host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeline {
+    /// When the hosts were let loose, in microseconds since the Unix epoch (or since the start of
+    /// virtual time): what every other time here is counted from.
+    pub began_us: u64,
     /// From the moment the hosts were let loose to the end of the run.
     #[serde(with = "micros", rename = "length_us")]
     pub length: Duration,

@@ -1,25 +1,37 @@
 //! The first page: what did not hold, then every scenario in a line.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use maud::{Markup, html};
 
 use super::Entry;
 use super::drawing::{Drawing, px};
-use super::page::{page, wide};
-use super::words::{badge, counted, furthest, phrase, requests, summary};
-use crate::judge::Expectation;
+use super::page::{fact, page, wide};
+use super::words::{
+    badge, counted, finding as finding_text, findings, furthest, furthest_phrase, phrase, requests,
+    summary,
+};
+use crate::judge::{Expectation, Weight};
 use crate::level::Level;
 use crate::outcome::Totals;
 
 /// Findings of one scenario that are quoted here; its own page has them all.
 const MOST_FINDINGS: usize = 3;
 
-pub(super) fn render(entries: &[Entry<'_>], totals: &Totals) -> String {
+/// The page; `shown` are those of `entries` that have a page of their own.
+pub(super) fn render(entries: &[Entry<'_>], shown: &[Entry<'_>], totals: &Totals) -> String {
+    let unshown = entries.len() - shown.len();
     let body = html! {
         (headline(entries, totals))
-        (troubles(entries))
-        (wide("Scenarios", &table(entries)))
+        (troubles(shown))
+        (wide("Scenarios", &table(shown)))
+        @if unshown > 0 {
+            p.note {
+                "Of each scenario the first seed is listed, and every one that did not hold. "
+                (unshown) " more held or were skipped."
+            }
+        }
         (legend())
         p.files {
             "For programs: "
@@ -42,39 +54,43 @@ fn headline(entries: &[Entry<'_>], totals: &Totals) -> Markup {
         h1 {
             @if broken == 0 { "All held" } @else { (broken) " of " (scenarios) " did not hold" }
         }
-        p.lead {
-            (scenarios) " played"
-            @if totals.skipped > 0 { ", " (totals.skipped) " skipped" }
-            ", each without a device and with one: "
-            (totals.void) " void, " (totals.leaked) " leaked, "
-            (counted(totals.web_failures, "ordinary request", "ordinary requests")) " hurt. "
-            (setting(entries)) " " (format!("{:.0}", took.as_secs_f64())) " s of playing."
+        p.lead { "Each scenario was played without a device, to make contact, and with one, to prevent it." }
+        dl.facts {
+            (fact("played", &played.to_string()))
+            @if totals.skipped > 0 { (fact("skipped", &totals.skipped.to_string())) }
+            (fact("void", &totals.void.to_string()))
+            (fact("leaked", &totals.leaked.to_string()))
+            (fact("web requests ok", &share(entries)))
+            (fact("hurt", &totals.web_failures.to_string()))
+            @for (name, value) in setting(entries) { (fact(name, &value)) }
+            (fact("time played", &format!("{:.0} s", took.as_secs_f64())))
         }
         p.totals { code { (totals) } }
     }
 }
 
-/// Device and seed where they are the same for all; a scenario may be about a device of its own.
-fn setting(entries: &[Entry<'_>]) -> String {
-    let mut devices: Vec<_> = entries
+/// Ordinary requests with the device on that came through, of all.
+fn share(entries: &[Entry<'_>]) -> String {
+    let all = entries
         .iter()
-        .filter(|entry| entry.scenario.pinned.is_none())
-        .map(|entry| entry.outcome.device.name())
-        .collect();
-    devices.sort_unstable();
-    devices.dedup();
-    let mut seeds: Vec<_> = entries.iter().map(|entry| entry.outcome.seed).collect();
-    seeds.sort_unstable();
-    seeds.dedup();
-    let seeds = match seeds.as_slice() {
-        [] => String::new(),
-        [seed] => format!("Seed {seed}."),
-        seeds => format!("{} seeds.", seeds.len()),
+        .map(|entry| requests(entry.outcome, |host| &host.on));
+    let (asked, failed) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    format!("{} of {asked}", asked - failed)
+}
+
+/// Device and seed; scenarios about a device of their own are left out.
+fn setting(entries: &[Entry<'_>]) -> [(&'static str, String); 2] {
+    let usual = entries
+        .iter()
+        .filter(|entry| entry.scenario.pinned.is_none());
+    let devices: BTreeSet<_> = usual.map(|entry| entry.outcome.device.name()).collect();
+    let devices: Vec<_> = devices.into_iter().collect();
+    let seeds: BTreeSet<_> = entries.iter().map(|entry| entry.outcome.seed).collect();
+    let seeds = match (seeds.first(), seeds.last()) {
+        (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
+        (first, _) => first.map_or_else(|| "-".to_owned(), u64::to_string),
     };
-    match devices.as_slice() {
-        [] => seeds,
-        devices => format!("Device {}. {seeds}", devices.join(", ")),
-    }
+    [("device", devices.join(", ")), ("seed", seeds)]
 }
 
 /// What did not hold comes first: it is what the page is opened for.
@@ -90,8 +106,8 @@ fn troubles(entries: &[Entry<'_>]) -> Markup {
                     (badge(entry.outcome))
                 }
                 ul {
-                    @for finding in entry.outcome.findings.iter().take(MOST_FINDINGS) {
-                        li { (finding) }
+                    @for finding in findings(entry.outcome).into_iter().take(MOST_FINDINGS) {
+                        li { (finding_text(finding, entry.outcome.timelines.as_ref())) }
                     }
                 }
                 @let unsaid = entry.outcome.findings.len().saturating_sub(MOST_FINDINGS);
@@ -107,19 +123,15 @@ fn table(entries: &[Entry<'_>]) -> Markup {
             caption { "Every scenario: how far contact got, and what became of the web" }
             thead {
                 tr {
-                    th scope="col" rowspan="2" { "scenario" }
-                    th scope="col" rowspan="2" { "result" }
-                    th scope="colgroup" colspan="2" { "furthest contact" }
-                    th.number scope="colgroup" colspan="2" { "web requests ok" }
-                    th.number scope="col" rowspan="2" { "device" }
-                    th.number scope="col" rowspan="2" { "seed" }
-                    th.number scope="col" rowspan="2" { "took" }
-                }
-                tr {
-                    th scope="col" { "no device" }
-                    th scope="col" { "with it" }
-                    th.number scope="col" { "no device" }
-                    th.number scope="col" { "with it" }
+                    th scope="col" { "scenario" }
+                    th scope="col" { "result" }
+                    th.minor scope="col" { "contact," br; "no device" }
+                    th scope="col" { "contact," br; "with device" }
+                    th.number.minor scope="col" { "web ok," br; "no device" }
+                    th.number scope="col" { "web ok," br; "with device" }
+                    th.number.minor scope="col" { "device" }
+                    th.number.minor scope="col" { "seed" }
+                    th.number.minor scope="col" { "took" }
                 }
             }
             tbody { @for entry in entries { (row(*entry)) } }
@@ -142,16 +154,18 @@ fn row(entry: Entry<'_>) -> Markup {
                 }
             }
             @if outcome.skipped.is_some() {
-                td.nothing colspan="4" { (summary(entry)) }
+                td.nothing.minor {}
+                td.nothing colspan="2" { (summary(entry)) }
+                td.nothing.minor {}
             } @else {
-                td { (ladder(furthest(outcome, |host| &host.off))) }
-                td { (ladder(furthest(outcome, |host| &host.on))) }
-                td.number { (web(requests(outcome, |host| &host.off))) }
+                td.minor { (ladder(furthest(outcome, |host| &host.off), "step reached")) }
+                td { (ladder(furthest(outcome, |host| &host.on), looks(entry))) }
+                td.number.minor { (web(requests(outcome, |host| &host.off))) }
                 td.number { (web(requests(outcome, |host| &host.on))) }
             }
-            td.number { (outcome.device) }
-            td.number { (outcome.seed) }
-            td.number { (format!("{:.1} s", outcome.took.as_secs_f64())) }
+            td.number.minor { (outcome.device) }
+            td.number.minor { (outcome.seed) }
+            td.number.minor { (format!("{:.1} s", outcome.took.as_secs_f64())) }
         }
     }
 }
@@ -162,17 +176,27 @@ fn web((asked, failed): (usize, usize)) -> Markup {
     }
 }
 
+/// Steps are loud where contact was made that should not be, or that is to be shown.
+fn looks(entry: Entry<'_>) -> &'static str {
+    let is_leaked = entry.outcome.count(Weight::Leak) > 0;
+    let is_shown = matches!(entry.scenario.expectation, Expectation::Breached(_));
+    if is_leaked || is_shown {
+        "step reached"
+    } else {
+        "step allowed"
+    }
+}
+
 /// How far up the ladder, as steps and in words.
-fn ladder(reached: Option<Level>) -> Markup {
+fn ladder(reached: Option<Level>, class: &str) -> Markup {
     const STEP: f64 = 9.0;
     const HEIGHT: f64 = 16.0;
-    let steps = Level::ALL.into_iter().enumerate();
-    let words = reached.map_or("nothing", phrase);
+    let words = furthest_phrase(reached);
     let content = html! {
-        @for (number, level) in steps {
+        @for (number, level) in Level::ALL.into_iter().enumerate() {
             @let tall = 5.0 + 2.0 * number as f64;
             @let is_reached = reached.is_some_and(|reached| level <= reached);
-            rect class=(if is_reached { "step reached" } else { "step" })
+            rect class=(if is_reached { class } else { "step" })
                 x=(px(number as f64 * STEP)) y=(px(HEIGHT - tall))
                 width=(px(STEP - 2.0)) height=(px(tall)) {}
         }

@@ -13,14 +13,16 @@ use maud::{Markup, html};
 use simulator::report::{AttemptKind, Mode};
 
 use super::drawing::{Drawing, axis, px};
-use super::scale::Linear;
+use super::scale::Axis;
 use super::words;
 use crate::device::Device;
+use crate::level::Level;
+use crate::scenario::Outage;
 use crate::timeline::{Moment, Timeline, Timelines, What};
 use crate::web::End;
 
 const WIDTH: f64 = 980.0;
-const LEFT: f64 = 158.0;
+const LEFT: f64 = 178.0;
 const RIGHT: f64 = 916.0;
 const LANE: f64 = 20.0;
 const BAND: f64 = 20.0;
@@ -57,6 +59,7 @@ struct Panel {
     lanes: BTreeMap<Key, Vec<Mark>>,
     modes: Vec<(Duration, Mode)>,
     locks: Vec<Bar>,
+    outages: Vec<Bar>,
     web: Vec<Bar>,
     unreported: u64,
 }
@@ -70,36 +73,89 @@ struct Bar {
     is_bad: bool,
 }
 
-/// The drawing of one host; none if nothing happened to it in either run.
-pub(super) fn drawing(
-    host: &str,
-    timelines: &Timelines,
-    device: Device,
-    first_mode: Option<Mode>,
-) -> Option<Markup> {
-    let moments = |timeline: &Timeline| timeline.hosts.get(host).cloned().unwrap_or_default();
-    let (off, on) = (moments(&timelines.off), moments(&timelines.on));
-    if off.is_empty() && on.is_empty() {
-        return None;
-    }
+/// The axis that all hosts of a scenario share: what matters tends to be settled at once, and most
+/// of a run is waiting.
+pub(super) fn shared_axis(timelines: &Timelines) -> Axis {
     let length = timelines.off.length.max(timelines.on.length);
-    let off = Panel::of(&off, timelines.off.length, first_mode);
-    let on = Panel::of(&on, timelines.on.length, first_mode);
-    let layout = Layout::new(&off, &on, length);
-    let heights = (layout.height(&off), layout.height(&on));
-    let content = html! {
-        (layout.panel(&off, "without a device", 0.0))
-        (layout.panel(&on, &format!("with {device}"), heights.0 + GAP))
-    };
-    let title = format!("What happened to {host}, without a device and with {device}");
-    let height = heights.0 + GAP + heights.1;
-    let frame = Drawing {
-        class: "lanes",
-        width: WIDTH,
-        height,
-        title: &title,
-    };
-    Some(frame.draw(&content))
+    let mut settled: Vec<_> = timelines
+        .off
+        .hosts
+        .values()
+        .filter_map(|all| settled(all))
+        .collect();
+    settled.sort_unstable();
+    let usual = settled.get(settled.len() / 2).copied().unwrap_or_default();
+    Axis::new(length, usual, LEFT, RIGHT)
+}
+
+/// When a host had got as far as it got; none if it got nowhere.
+fn settled(moments: &[Moment]) -> Option<Duration> {
+    let mut first = BTreeMap::<Level, Duration>::new();
+    for Moment { at, what } in moments {
+        if let What::Reached { level, .. } = what {
+            first.entry(*level).or_insert(*at);
+        }
+    }
+    first.into_values().max()
+}
+
+/// A host, and what its drawing needs beside its timelines.
+pub(super) struct Subject<'a> {
+    pub(super) host: &'a str,
+    pub(super) device: Device,
+    /// The mode that its client begins in.
+    pub(super) first_mode: Option<Mode>,
+    /// Times without a daemon, with the device on.
+    pub(super) outages: &'a [Outage],
+    pub(super) axis: Axis,
+}
+
+impl Subject<'_> {
+    /// The drawing; none if nothing happened to the host in either run.
+    pub(super) fn drawing(&self, timelines: &Timelines) -> Option<Markup> {
+        let (host, device) = (self.host, self.device);
+        let off = self.panel(&timelines.off);
+        let mut on = self.panel(&timelines.on);
+        if off.is_empty() && on.is_empty() {
+            return None;
+        }
+        on.outages = self.outages.iter().map(outage).collect();
+        let layout = Layout::new(&off, &on, self.axis);
+        let heights = (layout.height(&off), layout.height(&on));
+        let content = html! {
+            (layout.panel(&off, "without a device", 0.0))
+            (layout.panel(&on, &format!("with {device}"), heights.0 + GAP))
+        };
+        let frame = Drawing {
+            class: "lanes",
+            width: WIDTH,
+            height: heights.0 + GAP + heights.1,
+            title: &format!("What happened to {host}, without a device and with {device}"),
+        };
+        Some(frame.draw(&content))
+    }
+
+    fn panel(&self, timeline: &Timeline) -> Panel {
+        let moments = timeline
+            .hosts
+            .get(self.host)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        Panel::of(moments, timeline.length, self.first_mode)
+    }
+}
+
+fn outage(outage: &Outage) -> Bar {
+    let label = "no daemon".to_owned();
+    let (from, to) = (outage.at, outage.until);
+    let title = format!("{} to {}: no daemon", words::time(from), words::time(to));
+    Bar {
+        from,
+        to,
+        label,
+        title,
+        is_bad: false,
+    }
 }
 
 impl Panel {
@@ -264,20 +320,20 @@ fn tried(kind: AttemptKind) -> &'static str {
 
 /// Lanes and scale that both panels of a host share, so that they can be compared by eye.
 struct Layout {
-    scale: Linear,
+    scale: Axis,
     shared: Vec<Key>,
     has_modes: bool,
     has_web: bool,
 }
 
 impl Layout {
-    fn new(off: &Panel, on: &Panel, length: Duration) -> Self {
+    fn new(off: &Panel, on: &Panel, scale: Axis) -> Self {
         let mut shared: Vec<_> = off.lanes.keys().chain(on.lanes.keys()).cloned().collect();
         shared.retain(|(voice, ..)| *voice != Voice::Device);
         shared.sort();
         shared.dedup();
         Self {
-            scale: Linear::new(length, LEFT, RIGHT),
+            scale,
             shared,
             has_modes: !(off.modes.is_empty() && on.modes.is_empty()),
             has_web: !(off.web.is_empty() && on.web.is_empty()),
@@ -315,6 +371,10 @@ impl Layout {
             rows.push(self.bars("lock", "locked", &panel.locks, y));
             y += BAND;
         }
+        if !panel.outages.is_empty() {
+            rows.push(self.bars("outage", "outages", &panel.outages, y));
+            y += BAND;
+        }
         if self.has_web {
             rows.push(self.bars("request", "ordinary requests", &panel.web, y));
         }
@@ -324,6 +384,9 @@ impl Layout {
                 text.note x=(px(WIDTH)) y=(px(top + 15.0)) text-anchor="end" {
                     "and " (panel.unreported) " drops the device did not report one by one"
                 }
+            }
+            @if let Some((from, to)) = self.scale.enlarged() {
+                rect.enlarged x=(px(from)) y=(px(first)) width=(px(to - from)) height=(px(bottom - first)) {}
             }
             (axis(&self.scale.ticks(), first, bottom))
             @for row in rows { (row) }
@@ -412,8 +475,12 @@ impl Layout {
 }
 
 impl Panel {
+    fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.locks.is_empty() && self.web.is_empty()
+    }
+
     fn bands(&self) -> usize {
-        usize::from(!self.locks.is_empty())
+        usize::from(!self.locks.is_empty()) + usize::from(!self.outages.is_empty())
     }
 }
 

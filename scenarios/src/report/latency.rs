@@ -19,7 +19,7 @@ const RIGHT: f64 = 860.0;
 const ROW: f64 = 13.0;
 const GAP: f64 = 9.0;
 const AXIS: f64 = 34.0;
-const TOP: f64 = 6.0;
+const TOP: f64 = 12.0;
 
 /// The requests of one kind in both runs.
 #[derive(Default)]

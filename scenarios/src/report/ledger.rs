@@ -3,14 +3,14 @@
 use maud::{Markup, html};
 
 use super::page::wide;
-use super::words::{heading, phrase};
+use super::words::{furthest_phrase, heading};
 use crate::judge::Finding;
 use crate::level::Level;
 use crate::outcome::{HostRun, Outcome};
 
 /// Hosts that tried or reached anything; none if nobody did.
 pub(super) fn table(outcome: &Outcome) -> Option<Markup> {
-    let hosts: Vec<_> = outcome
+    let mut hosts: Vec<_> = outcome
         .hosts
         .iter()
         .filter(|(_, host)| is_involved(&host.off) || is_involved(&host.on))
@@ -18,6 +18,8 @@ pub(super) fn table(outcome: &Outcome) -> Option<Markup> {
     if hosts.is_empty() {
         return None;
     }
+    // By number: client2 before client10.
+    hosts.sort_by_key(|(name, _)| (name.len(), name.as_str()));
     let table = html! {
         table.ledger {
             caption { "Contacts by how far they got, as the witnesses saw them" }
@@ -70,10 +72,7 @@ fn cells(outcome: &Outcome, host: Option<&String>, run: &HostRun) -> Markup {
             }
         }
         td.number class=[(run.forged == 0).then_some("nothing")] { (run.forged) }
-        td { @match run.level {
-            Some(level) => (phrase(level)),
-            None => span.nothing { "nothing" },
-        } }
+        td.furthest class=[run.level.is_none().then_some("nothing")] { (furthest_phrase(run.level)) }
     }
 }
 

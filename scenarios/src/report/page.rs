@@ -39,3 +39,8 @@ pub(super) fn wide(label: &str, content: &Markup) -> Markup {
         div.wide role="region" aria-label=(label) tabindex="0" { (content) }
     }
 }
+
+/// One fact of a `dl.facts`: its name above, its value below.
+pub(super) fn fact(name: &str, value: &str) -> Markup {
+    html! { div { dt { (name) } dd { (value) } } }
+}

@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-/// Time to the right, evenly.
+/// Time to the right, evenly, or with an enlarged beginning: most that happens happens at once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Linear {
-    length: f64,
-    from: f64,
-    to: f64,
+pub(super) struct Axis {
+    /// The enlarged beginning.
+    beginning: Option<Span>,
+    rest: Span,
+}
+
+/// A stretch of time and the places it is drawn at.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    times: (f64, f64),
+    places: (f64, f64),
 }
 
 /// Durations to the right, each power of ten as wide as the next.
@@ -27,39 +34,106 @@ pub(super) struct Tick {
 }
 
 /// Distances between ticks that people count in, in seconds.
-const STEPS: [f64; 11] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+const STEPS: [f64; 14] = [
+    0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
 
-/// More ticks than this crowd an axis.
-const MOST_TICKS: f64 = 9.0;
+/// Room for a tick's label and some air.
+const TICK_WIDTH: f64 = 62.0;
 
-impl Linear {
-    /// A scale from zero to `length` over the places from `from` to `to`.
-    pub(super) fn new(length: Duration, from: f64, to: f64) -> Self {
+/// The share of an axis that an enlarged beginning takes.
+const BEGINNING_SHARE: f64 = 0.36;
+
+/// A beginning that is more than this share of the whole need not be enlarged.
+const WORTH_ENLARGING: f64 = 0.15;
+
+impl Axis {
+    /// An axis from zero to `length` over the places from `from` to `to`, which gives the time up to
+    /// `settled` more room if that is but a small part of the whole.
+    pub(super) fn new(length: Duration, settled: Duration, from: f64, to: f64) -> Self {
         let length = length.as_secs_f64().max(0.001);
-        Self { length, from, to }
+        let settled = settled.as_secs_f64() * 1.1;
+        let knee = STEPS.into_iter().find(|step| *step >= settled);
+        let knee = knee.filter(|knee| settled > 0.0 && *knee <= length * WORTH_ENLARGING);
+        let bend = from + (to - from) * BEGINNING_SHARE;
+        match knee {
+            Some(knee) => Self {
+                beginning: Some(Span {
+                    times: (0.0, knee),
+                    places: (from, bend),
+                }),
+                rest: Span {
+                    times: (knee, length),
+                    places: (bend, to),
+                },
+            },
+            None => Self {
+                beginning: None,
+                rest: Span {
+                    times: (0.0, length),
+                    places: (from, to),
+                },
+            },
+        }
     }
 
     pub(super) fn place(&self, time: Duration) -> f64 {
-        let share = (time.as_secs_f64() / self.length).clamp(0.0, 1.0);
-        self.from + share * (self.to - self.from)
+        let time = time.as_secs_f64();
+        match self.beginning {
+            Some(beginning) if time < beginning.times.1 => beginning.place(time),
+            Some(_) | None => self.rest.place(time),
+        }
+    }
+
+    /// Where the enlarged beginning is drawn, from and to.
+    pub(super) fn enlarged(&self) -> Option<(f64, f64)> {
+        self.beginning.map(|beginning| beginning.places)
     }
 
     pub(super) fn ticks(&self) -> Vec<Tick> {
-        let fits = |step: &&f64| self.length / **step <= MOST_TICKS;
-        let step = STEPS.iter().find(fits).copied().unwrap_or(self.length);
-        let mut ticks = Vec::new();
-        let mut at = 0.0;
-        while at <= self.length {
-            let x = self.place(Duration::from_secs_f64(at));
-            ticks.push(Tick {
-                x,
-                label: format!("{at} s"),
-            });
-            // Multiplied rather than added up, so that labels stay round.
-            at = step * ticks.len() as f64;
-            at = (at * 100.0).round() / 100.0;
-        }
+        let mut ticks = self.beginning.map(|span| span.ticks()).unwrap_or_default();
+        let last = ticks.last().map_or(f64::NEG_INFINITY, |tick| tick.x);
+        let apart = |tick: &Tick| tick.x >= last + TICK_WIDTH / 2.0;
+        ticks.extend(self.rest.ticks().into_iter().filter(apart));
         ticks
+    }
+}
+
+impl Span {
+    fn place(&self, time: f64) -> f64 {
+        let (first, last) = self.times;
+        let share = ((time - first) / (last - first)).clamp(0.0, 1.0);
+        self.places.0 + share * (self.places.1 - self.places.0)
+    }
+
+    /// Ticks at multiples of a round step within the span.
+    fn ticks(&self) -> Vec<Tick> {
+        let (first, last) = self.times;
+        let most = (self.places.1 - self.places.0) / TICK_WIDTH;
+        let fits = |step: &f64| (last - first) / step <= most;
+        let step = STEPS.into_iter().find(fits).unwrap_or(last - first);
+        // Counted in whole steps, so that labels stay round.
+        let (from, to) = (
+            (first / step - 1e-6).ceil() as u64,
+            (last / step + 1e-6).floor() as u64,
+        );
+        (from..=to)
+            .map(|number| number as f64 * step)
+            .map(|at| Tick {
+                x: self.place(at),
+                label: time_label(at),
+            })
+            .collect()
+    }
+}
+
+fn time_label(seconds: f64) -> String {
+    if seconds == 0.0 {
+        "0".to_owned()
+    } else if seconds < 0.9995 {
+        format!("{} ms", (seconds * 1000.0).round())
+    } else {
+        format!("{} s", (seconds * 100.0).round() / 100.0)
     }
 }
 
@@ -123,23 +197,44 @@ mod tests {
         ticks.iter().map(|tick| tick.label.as_str()).collect()
     }
 
+    const SIX: Duration = Duration::from_millis(6300);
+
     #[test]
     fn ticks_of_time_stand_at_round_numbers_and_do_not_crowd() {
-        let scale = Linear::new(Duration::from_millis(6300), 100.0, 730.0);
-        let ticks = scale.ticks();
-        assert_eq!(
-            labels(&ticks),
-            ["0 s", "1 s", "2 s", "3 s", "4 s", "5 s", "6 s"]
-        );
+        let axis = Axis::new(SIX, Duration::ZERO, 100.0, 730.0);
+        let ticks = axis.ticks();
+        let expected = ["0", "1 s", "2 s", "3 s", "4 s", "5 s", "6 s"];
+        assert_eq!(labels(&ticks), expected);
         assert!((ticks[1].x - 200.0).abs() < 0.1);
-        let short = Linear::new(Duration::from_millis(700), 0.0, 1.0).ticks();
-        assert_eq!(labels(&short)[..3], ["0 s", "0.1 s", "0.2 s"]);
+        assert_eq!(axis.enlarged(), None);
+    }
+
+    #[test]
+    fn a_beginning_in_which_all_is_settled_gets_more_room_than_its_share() {
+        let axis = Axis::new(SIX, Duration::from_millis(70), 0.0, 1000.0);
+        let ticks = axis.ticks();
+        assert_eq!(
+            labels(&ticks)[..6],
+            ["0", "20 ms", "40 ms", "60 ms", "80 ms", "100 ms"]
+        );
+        assert_eq!(
+            labels(&ticks)[6..],
+            ["1 s", "2 s", "3 s", "4 s", "5 s", "6 s"]
+        );
+        assert!((axis.place(Duration::from_millis(100)) - 360.0).abs() < 0.1);
+        assert!(ticks.windows(2).all(|pair| pair[0].x < pair[1].x));
+    }
+
+    #[test]
+    fn a_beginning_that_takes_long_anyway_is_not_enlarged() {
+        let axis = Axis::new(SIX, Duration::from_secs(2), 0.0, 1000.0);
+        assert_eq!(axis.enlarged(), None);
     }
 
     #[test]
     fn what_lies_beyond_the_end_is_drawn_at_the_end() {
-        let scale = Linear::new(Duration::from_secs(1), 0.0, 10.0);
-        assert!((scale.place(Duration::from_secs(5)) - 10.0).abs() < 1e-9);
+        let axis = Axis::new(Duration::from_secs(1), Duration::ZERO, 0.0, 10.0);
+        assert!((axis.place(Duration::from_secs(5)) - 10.0).abs() < 1e-9);
     }
 
     #[test]

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use maud::{Markup, html};
 use simulator::report::Mode;
 
-use super::page::{page, wide};
+use super::page::{fact, page, wide};
+use super::scale::Axis;
 use super::words::{badge, capitalised, counted, roles, summary};
-use super::{Entry, lanes, latency, ledger, topology};
+use super::{Entry, lanes, latency, ledger, topology, words};
 use crate::judge::{Expectation, Finding};
 use crate::observe::{Sighting, UNKNOWN_HOST};
 use crate::scenario::{Actor, host_name};
 use crate::timeline::{Timeline, Timelines, What};
 
-/// Findings beyond this many are only counted: `outcomes.json` has them all.
-const MOST_FINDINGS: usize = 50;
+/// Findings beyond this many are folded away.
+const MOST_FINDINGS: usize = 12;
 
 /// Hosts on which only ordinary users sit are drawn one by one up to this many.
 const MOST_USERS: usize = 4;
@@ -69,10 +70,6 @@ fn head(entry: Entry<'_>) -> Markup {
     }
 }
 
-fn fact(name: &str, value: &str) -> Markup {
-    html! { div { dt { (name) } dd { (value) } } }
-}
-
 fn expected(expectation: Expectation) -> &'static str {
     match expectation {
         Expectation::Protected => "protection",
@@ -81,22 +78,32 @@ fn expected(expectation: Expectation) -> &'static str {
 }
 
 fn findings(entry: Entry<'_>) -> Markup {
-    let all = &entry.outcome.findings;
-    let timelines = entry.outcome.timelines.as_ref();
+    let all = words::findings(entry.outcome);
+    let (first, more) = all.split_at(all.len().min(MOST_FINDINGS));
     html! {
         @if !all.is_empty() {
             section.trouble aria-labelledby="findings-heading" {
                 h2 #findings-heading { (counted(all.len(), "finding", "findings")) }
-                ul {
-                    @for finding in all.iter().take(MOST_FINDINGS) {
-                        li {
-                            (finding)
-                            @if let Some(sighting) = sighting(finding) { (place(sighting, timelines)) }
-                        }
+                (finding_list(entry, first))
+                @if !more.is_empty() {
+                    details {
+                        summary { (more.len()) " more" }
+                        (finding_list(entry, more))
                     }
                 }
-                @if all.len() > MOST_FINDINGS {
-                    p { "and " (all.len() - MOST_FINDINGS) " more in " a href="outcomes.json" { "outcomes.json" } }
+            }
+        }
+    }
+}
+
+fn finding_list(entry: Entry<'_>, findings: &[&Finding]) -> Markup {
+    let timelines = entry.outcome.timelines.as_ref();
+    html! {
+        ul {
+            @for finding in findings {
+                li {
+                    (words::finding(finding, timelines))
+                    @if let Some(sighting) = sighting(finding) { (place(sighting, timelines)) }
                 }
             }
         }
@@ -117,12 +124,13 @@ fn sighting(finding: &Finding) -> Option<&Sighting> {
     }
 }
 
-/// The flow of a sighting, as one searches for it in a capture, and where it is drawn.
+/// Where a sighting is drawn.
 fn place(sighting: &Sighting, timelines: Option<&Timelines>) -> Markup {
-    let is_drawn =
-        timelines.is_some_and(|timelines| timelines.on.hosts.contains_key(&sighting.host));
+    let is_drawn = timelines.is_some_and(|timelines| {
+        timelines.on.hosts.contains_key(&sighting.host)
+            || timelines.off.hosts.contains_key(&sighting.host)
+    });
     html! {
-        " " code { (sighting.flow) }
         @if is_drawn { " " a href={ "#" (anchor(&sighting.host)) } { "see " (sighting.host) } }
     }
 }
@@ -132,14 +140,19 @@ fn anchor(host: &str) -> String {
 }
 
 fn kept(records: &[PathBuf]) -> Markup {
+    let of = |run: &'static str| {
+        let is_of = move |record: &&PathBuf| record.parent().is_some_and(|at| at.ends_with(run));
+        records.iter().filter(is_of)
+    };
     html! {
         @if !records.is_empty() {
             section aria-labelledby="records-heading" {
                 h2 #records-heading { "Records" }
-                p { "Both wires as captured, rules, events and reports of both runs:" }
-                ul.records {
-                    @for record in records {
-                        li { a href=(path(record)) { (path(record)) } }
+                p { "Both wires as captured, rules, events and reports:" }
+                dl.records {
+                    @for (run, name) in [("off", "without a device"), ("on", "with the device")] {
+                        dt { (name) }
+                        @for record in of(run) { dd { (link(record)) } }
                     }
                 }
             }
@@ -147,16 +160,18 @@ fn kept(records: &[PathBuf]) -> Markup {
     }
 }
 
-fn path(record: &Path) -> String {
-    record.display().to_string()
+fn link(record: &Path) -> Markup {
+    let name = record.file_name().unwrap_or_default().to_string_lossy();
+    html! { a href=(record.display()) { (name) } }
 }
 
 fn timeline(entry: Entry<'_>, timelines: &Timelines) -> Option<Markup> {
     let hosts = hosts(entry, timelines);
+    let axis = lanes::shared_axis(timelines);
     let figures: Vec<_> = hosts
         .drawn
         .iter()
-        .filter_map(|host| figure(entry, timelines, host))
+        .filter_map(|host| figure(entry, timelines, host, axis))
         .collect();
     if figures.is_empty() {
         return None;
@@ -166,7 +181,10 @@ fn timeline(entry: Entry<'_>, timelines: &Timelines) -> Option<Markup> {
             span.key.client aria-hidden="true" {} "tried by the client  "
             span.key.witness aria-hidden="true" {} "contact, as the witnesses saw it  "
             span.key.device aria-hidden="true" {} "said by the device  "
-            "Numbers at the right count marks; marks on one spot share a larger one. Hover for details."
+            @if axis.enlarged().is_some() {
+                span.key.enlarged aria-hidden="true" {} "beginning, enlarged  "
+            }
+            "Numbers at the right count marks. Marks on one spot share a larger one; its tooltip names them."
         }
         @for figure in figures { (figure) }
         @if hosts.left_out > 0 {
@@ -208,13 +226,15 @@ fn only_browses(timeline: &Timeline, host: &str) -> bool {
     })
 }
 
-fn figure(entry: Entry<'_>, timelines: &Timelines, host: &str) -> Option<Markup> {
-    let drawing = lanes::drawing(
+fn figure(entry: Entry<'_>, timelines: &Timelines, host: &str, axis: Axis) -> Option<Markup> {
+    let drawing = lanes::Subject {
         host,
-        timelines,
-        entry.outcome.device,
-        first_mode(entry, host),
-    )?;
+        device: entry.outcome.device,
+        first_mode: first_mode(entry, host),
+        outages: &entry.scenario.outages,
+        axis,
+    }
+    .drawing(timelines)?;
     let number = (1..=entry.scenario.office.hosts).find(|number| host_name(*number) == host);
     let family = number.and_then(|number| roles(entry, number).0);
     Some(html! {
@@ -247,10 +267,17 @@ fn replay(entry: Entry<'_>) -> Markup {
         "scenarios run {} --dut {} --seed {}",
         outcome.scenario, outcome.device, outcome.seed
     );
+    let in_memory = !entry
+        .scenario
+        .cast
+        .iter()
+        .any(|actor| matches!(actor, Actor::RealWeb(_)));
     html! {
-        p { "The same network, cast and draws, judged the same way:" }
-        pre tabindex="0" { code { (command) } }
-        p { "With captures of both wires, rules, events and every report kept:" }
+        p { "In namespaces, with captures of both wires, rules, events and every report kept:" }
         pre tabindex="0" { code { (command) " --keep records" } }
+        @if in_memory {
+            p { "On a virtual clock, without privileges:" }
+            pre tabindex="0" { code { (command) " --stage memory" } }
+        }
     }
 }

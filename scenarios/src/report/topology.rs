@@ -16,7 +16,7 @@ use crate::scenario::{Actor, host_name};
 /// More hosts than this are drawn by what they do, several to a box.
 const MOST_BOXES: usize = 8;
 
-const WIDTH: f64 = 860.0;
+const WIDTH: f64 = 980.0;
 const BOX_HEIGHT: f64 = 44.0;
 const GAP: f64 = 12.0;
 const MARGIN: f64 = 8.0;
@@ -42,22 +42,22 @@ pub(super) fn drawing(entry: Entry<'_>) -> Markup {
     let rows = inside.len().max(outside.len()).max(1) as f64;
     let height = rows * (BOX_HEIGHT + GAP) - GAP + 2.0 * MARGIN;
     let middle = height / 2.0;
-    let lan = 268.0;
+    let lan = 310.0;
     let gateway = Place {
-        x: 330.0,
+        x: 380.0,
         y: middle - BOX_HEIGHT / 2.0,
-        width: 170.0,
+        width: 200.0,
     };
-    let wan = 590.0;
+    let wan = 690.0;
     let content = html! {
         (column(&inside, Place { x: MARGIN, y: middle, width: 210.0 }, Some(lan)))
         (trunk(&inside, middle, lan))
         line.link x1=(px(lan)) y1=(px(middle)) x2=(px(gateway.x)) y2=(px(middle)) {}
         (card(&gateway_card(entry), gateway))
         line.link x1=(px(gateway.x + gateway.width)) y1=(px(middle)) x2=(px(wan)) y2=(px(middle)) {}
-        (wire(entry.scenario.office.wire.as_ref(), gateway.x + gateway.width + 45.0, middle))
+        (wire(entry.scenario.office.wire.as_ref(), gateway.x + gateway.width + 55.0, middle))
         (trunk(&outside, middle, wan))
-        (column(&outside, Place { x: 632.0, y: middle, width: 220.0 }, Some(wan)))
+        (column(&outside, Place { x: 738.0, y: middle, width: 220.0 }, Some(wan)))
     };
     let title = format!(
         "The network of {}: {}",
@@ -92,15 +92,16 @@ fn inside(entry: Entry<'_>) -> Vec<Card> {
     }
     let mut by_role = BTreeMap::<_, Vec<usize>>::new();
     for number in 1..=hosts {
-        let (family, browses) = roles(entry, number);
         by_role
-            .entry((family.is_none(), family, browses))
+            .entry(roles(entry, number))
             .or_default()
             .push(number);
     }
-    by_role
+    let mut groups: Vec<_> = by_role.into_iter().collect();
+    groups.sort_by_key(|(_, numbers)| numbers[0]);
+    groups
         .into_iter()
-        .map(|((_, family, browses), numbers)| Card {
+        .map(|((family, browses), numbers)| Card {
             name: several(&numbers),
             about: role(family, browses),
             is_infected: family.is_some(),
@@ -126,10 +127,10 @@ fn host_card(entry: Entry<'_>, number: usize) -> Card {
 
 fn role(family: Option<&str>, browses: bool) -> String {
     match (family, browses) {
-        (Some(family), true) => format!("infected: {family}, and browses"),
+        (Some(family), true) => format!("infected: {family}, and a browser"),
         (Some(family), false) => format!("infected: {family}"),
-        (None, true) => "browses".to_owned(),
-        (None, false) => "idle".to_owned(),
+        (None, true) => "a browser".to_owned(),
+        (None, false) => "nobody at work".to_owned(),
     }
 }
 

@@ -1,15 +1,17 @@
 //! Words that several pages use: verdicts, levels, families, times.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use maud::{Markup, html};
 use simulator::report::{AttemptKind, Failure, Mode, Part};
 
 use super::Entry;
-use crate::judge::{Expectation, Weight};
+use crate::judge::{Expectation, Finding, Weight};
 use crate::level::Level;
 use crate::outcome::{HostOutcome, HostRun, Outcome};
 use crate::scenario::Actor;
+use crate::timeline::Timelines;
 
 /// The verdict as a badge: a sign, a word, and only then a colour.
 pub(super) fn badge(outcome: &Outcome) -> Markup {
@@ -111,6 +113,48 @@ pub(super) fn furthest(outcome: &Outcome, run: fn(&HostOutcome) -> &HostRun) -> 
         .max()
 }
 
+/// A finding as a sentence, with times counted from the beginning of the run it was made in.
+pub(super) fn finding(finding: &Finding, timelines: Option<&Timelines>) -> String {
+    let Finding::Leak {
+        sighting,
+        contacts,
+        allowed,
+    } = finding
+    else {
+        return capitalised(&finding.to_string());
+    };
+    let when = timelines.map_or_else(String::new, |timelines| {
+        let since = sighting.at_us.saturating_sub(timelines.on.began_us);
+        format!(" after {}", time(Duration::from_micros(since)))
+    });
+    let first = if *allowed == 0 {
+        "the first"
+    } else {
+        "the first too many"
+    };
+    format!(
+        "{}: {contacts} {} ({allowed} allowed), {first}{when}, {}, seen by the {}",
+        sighting.host,
+        heading(sighting.level),
+        sighting.flow,
+        sighting.witness
+    )
+}
+
+/// An outcome's findings, the worst contacts first.
+pub(super) fn findings(outcome: &Outcome) -> Vec<&Finding> {
+    let mut findings: Vec<_> = outcome.findings.iter().collect();
+    findings.sort_by_key(|finding| {
+        let level = if let Finding::Leak { sighting, .. } = finding {
+            Some(sighting.level)
+        } else {
+            None
+        };
+        (finding.weight(), Reverse(level))
+    });
+    findings
+}
+
 /// A level as a reader who does not know its name would say it.
 pub(super) fn phrase(level: Level) -> &'static str {
     match level {
@@ -120,6 +164,19 @@ pub(super) fn phrase(level: Level) -> &'static str {
         Level::Opened => "an opener that arrived",
         Level::Session => "a session",
         Level::Transfer => "a file transfer",
+    }
+}
+
+/// The furthest a host got, as briefly as a column asks for: nothing beyond an empty handshake.
+pub(super) fn furthest_phrase(level: Option<Level>) -> &'static str {
+    match level {
+        None => "nothing",
+        Some(Level::ProbeOut) => "ping arrived",
+        Some(Level::ProbeAnswered) => "ping answered",
+        Some(Level::Touched) => "empty handshake",
+        Some(Level::Opened) => "opener",
+        Some(Level::Session) => "session",
+        Some(Level::Transfer) => "file transfer",
     }
 }
 

@@ -205,7 +205,7 @@ impl<'a> Comparison<'a> {
     fn missing(mut self, which: &str) -> Vec<Difference> {
         self.say(
             Aspect::Presence,
-            format!("nothing happened to it in the {which}"),
+            format!("had nothing happen to it in the {which}"),
         );
         self.found
     }
@@ -386,5 +386,158 @@ fn list(names: impl Iterator<Item = String>) -> String {
         "-".to_owned()
     } else {
         names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observe::Witness;
+
+    const PEER: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(198, 18, 0, 1), 1214);
+
+    fn play(whats: impl IntoIterator<Item = What>) -> Normalised {
+        // Times are as odd as the number of things that happened, for nothing may depend on them.
+        let moments: Vec<_> = whats.into_iter().collect();
+        let step = Duration::from_micros(7 + moments.len() as u64);
+        let at = |number: usize| step * u32::try_from(number).unwrap();
+        let moments = moments.into_iter().enumerate();
+        let moments = moments
+            .map(|(number, what)| Moment {
+                at: at(number),
+                what,
+            })
+            .collect();
+        let hosts = BTreeMap::from([("client1".to_owned(), moments)]);
+        Timeline {
+            hosts,
+            ..Timeline::default()
+        }
+        .normalised()
+    }
+
+    fn ping() -> What {
+        What::Attempt {
+            kind: AttemptKind::Ping,
+            peer: PEER,
+        }
+    }
+
+    fn reached(level: Level) -> What {
+        let kind = Some(AttemptKind::Ping);
+        What::Reached {
+            kind,
+            level,
+            peer: PEER,
+            witness: Witness::Peer,
+        }
+    }
+
+    fn dropped(reason: &str) -> What {
+        What::Dropped {
+            reason: reason.to_owned(),
+            evidence: None,
+            peer: Some(PEER),
+        }
+    }
+
+    fn mode(from: Mode, to: Mode) -> What {
+        What::Mode { from, to }
+    }
+
+    fn sentences(first: &Normalised, second: &Normalised) -> Vec<String> {
+        first
+            .difference(second)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn numbers_and_times_make_no_difference() {
+        let few = play([ping(), dropped("ping"), What::Released]);
+        let many = play([
+            ping(),
+            ping(),
+            ping(),
+            dropped("ping"),
+            What::Probed,
+            dropped("ping"),
+        ]);
+        assert_eq!(few.difference(&many), []);
+        assert_eq!(few.to_string(), many.to_string());
+    }
+
+    #[test]
+    fn a_level_reached_in_one_play_only_is_a_difference() {
+        let (first, second) = (play([ping(), reached(Level::ProbeOut)]), play([ping()]));
+        let said = "client1 by ping got to probe_out in the first only";
+        assert_eq!(sentences(&first, &second), [said]);
+        assert_eq!(first.difference(&second)[0].aspect, Aspect::Levels);
+    }
+
+    #[test]
+    fn reasons_locks_and_peers_are_compared_each_way() {
+        let lock = What::Locked {
+            evidence: Some("udp_ping".to_owned()),
+        };
+        let learned = What::Learned {
+            peer: PEER,
+            evidence: None,
+        };
+        let first = play([dropped("ping"), lock]);
+        let second = play([dropped("opener"), learned]);
+        let said = sentences(&first, &second);
+        assert_eq!(
+            said,
+            [
+                "client1 was recognised by udp_ping in the first only",
+                "client1 had packets dropped as ping in the first only",
+                "client1 had packets dropped as opener in the second only",
+                "client1 was locked in the first only",
+                "client1 gave away 198.18.0.1:1214 in the second only",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_end_may_cut_off_one_mode_but_not_change_the_order() {
+        let (udp, many, one) = (Mode::UdpFlood, Mode::ParallelTcp, Mode::SerialTcp);
+        let whole = play([mode(udp, many), mode(many, one)]);
+        assert_eq!(whole.difference(&play([mode(udp, many)])), []);
+        assert_eq!(
+            whole.difference(&play([])).len(),
+            1,
+            "two modes are missing"
+        );
+        let other = play([mode(udp, one), mode(one, many)]);
+        let said = "client1 went through udp_flood, parallel_tcp, serial_tcp in the first and \
+                    through udp_flood, serial_tcp, parallel_tcp in the second";
+        assert_eq!(sentences(&whole, &other), [said]);
+    }
+
+    #[test]
+    fn a_request_cut_short_by_the_end_says_nothing_and_a_failed_one_does() {
+        let web = |end| What::Web {
+            kind: "http1".to_owned(),
+            end,
+        };
+        let ok = || web(End::Ok(Duration::from_millis(3)));
+        let open = web(End::Open(Duration::from_millis(1)));
+        assert_eq!(play([ok()]).difference(&play([ok(), open])), []);
+        let failed = web(End::Failed(Duration::from_secs(5), "timeout".to_owned()));
+        let said = sentences(&play([ok()]), &play([ok(), failed]));
+        assert_eq!(
+            said,
+            ["client1 made requests of http1 ending failed in the second only"]
+        );
+    }
+
+    #[test]
+    fn a_host_that_only_one_play_knows_is_one_difference() {
+        let said = sentences(&play([ping()]), &Normalised::default());
+        assert_eq!(said, ["client1 had nothing happen to it in the second"]);
     }
 }

@@ -34,7 +34,11 @@ pub(super) fn read(site: &Site, record: &Record) -> Timeline {
         hosts.entry(host).or_default().push(Moment { at, what });
     }
     let length = since(record.evidence.ended_us);
-    Timeline { length, hosts }
+    Timeline {
+        began_us: record.began_us,
+        length,
+        hosts,
+    }
 }
 
 /// What the clients say they did and got.
