@@ -111,14 +111,13 @@ fn check_values(text: &str) {
 
 /// Rules of settings that can be typed.
 fn check_rules(input: &mut Input<'_>) {
-    let Some(settings) = read_settings(input) else {
+    let Some((settings, backend)) = read_settings(input).zip(input.octet()) else {
         return;
     };
-    for backend in Backend::LADDER {
-        let commands = rules::commands(&settings, backend);
-        commands.iter().for_each(check_command);
-        check_print(&rules::print(&settings, backend), &commands);
-    }
+    let backend = Backend::LADDER[usize::from(backend) % Backend::LADDER.len()];
+    let commands = rules::commands(&settings, backend);
+    commands.iter().for_each(check_command);
+    check_print(&rules::print(&settings, backend), &commands);
 }
 
 fn read_settings(input: &mut Input<'_>) -> Option<RuleSettings> {
@@ -179,11 +178,6 @@ fn read_nets(input: &mut Input<'_>) -> Vec<Ipv4Net> {
 fn check_command(command: &Value) {
     let verbs = command.as_object().expect("a command is an object");
     assert_eq!(verbs.len(), 1, "{command}");
-    let text = command.to_string();
-    assert_eq!(
-        serde_json::from_str::<Value>(&text).ok().as_ref(),
-        Some(command)
-    );
     if let Some(elements) = command
         .pointer("/add/element/elem")
         .and_then(Value::as_array)
@@ -243,7 +237,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let nets = [2, 10, 0, 0, 0, 8, 10, 77, 0, 0, 16];
     let ports = [2, 0, 1, 187, 1, 19, 196];
     let settings =
-        |choices: u8, ports: &[u8]| [&[3, choices, 0, 7, 24], ports, &nets, &[0]].concat();
+        |choices: u8, ports: &[u8]| [&[3, choices, 0, 7, 24], ports, &nets, &[0, choices]].concat();
     let values = [
         "tcp/443",
         "udp/5060",
