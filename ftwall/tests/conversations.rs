@@ -141,6 +141,24 @@ fn packets_verdicts_and_evidence_are_counted() {
 }
 
 #[test]
+fn what_is_remembered_is_counted() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    gateway.datagram(CLIENT, PEER, PING);
+    gateway.datagram(CLIENT, "198.18.0.6:2002", PING);
+    let mut web = Connection::open(&mut gateway, "10.77.1.2:3000", WEB);
+    web.client_says(&mut gateway, WEB_REQUEST);
+    let asked = gateway.engine.occupancy();
+    assert_eq!((asked.hosts, asked.peers, asked.proven), (1, 2, 0));
+    assert_eq!((asked.flows, asked.buffered), (1, WEB_REQUEST.len()));
+    web.server_says(&mut gateway, WEB_ANSWER);
+    let answered = gateway.engine.occupancy();
+    assert_eq!(
+        (answered.flows, answered.buffered, answered.proven),
+        (1, 0, 1)
+    );
+}
+
+#[test]
 fn every_ping_of_a_flood_is_dropped_and_every_peer_learned() {
     let mut gateway = Gateway::new(EngineConfig::default());
     for host in 1..=200 {
