@@ -336,6 +336,17 @@ fn a_leak_of_nobody_known_is_still_a_leak() {
 }
 
 #[test]
+fn connections_that_ended_make_no_room_for_those_of_nobody_known() {
+    let stranger = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 4242);
+    let story = Story::default().frame_outside(10, tcp(stranger, PEER, "A", 1, b""));
+    let mut run = story.run();
+    let row = run.ledger.rows.get_mut(UNKNOWN_HOST).expect("it was seen");
+    row.ended = 5;
+    let findings = judge(&unannounced(), &Run::default(), &run);
+    assert!(weights(&findings).contains(&Weight::Leak), "{findings:?}");
+}
+
+#[test]
 fn behind_nat_the_outside_wire_is_joined_by_port() {
     let masqueraded = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), CLIENT.port());
     let story = Story::default()
@@ -394,6 +405,21 @@ fn a_client_that_does_not_even_try_is_void() {
         .mode(Mode::Port80)
         .run();
     assert_eq!(judge(&terms, &Run::default(), &tried), []);
+}
+
+#[test]
+fn a_client_that_was_not_answered_must_have_tried_everything() {
+    let terms = protected_with(HostTerms {
+        must_enter: BTreeSet::from([Mode::Port80]),
+        ..HostTerms::default()
+    });
+    let pinged = Story::default().attempt(1, AttemptKind::Ping).run();
+    let findings = judge(&terms, &Run::default(), &pinged);
+    let expected = Finding::NotTried {
+        host: "client1".into(),
+        what: "Port80".into(),
+    };
+    assert_eq!(findings, [expected]);
 }
 
 #[test]
@@ -532,6 +558,16 @@ fn a_request_left_open_for_long_counts_as_failed() {
         judge(&browsing(), &off, &on)[..],
         [Finding::WebFailed(_)]
     ));
+}
+
+#[test]
+fn a_request_that_had_only_begun_when_the_client_was_stopped_says_nothing() {
+    let off = web([(1, true, 10_000)]);
+    let on = Run {
+        web: WebAccount::read(&[asked(0, 1), done(15_000)]),
+        ..Run::default()
+    };
+    assert_eq!(judge(&browsing(), &off, &on), []);
 }
 
 #[test]
