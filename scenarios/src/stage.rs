@@ -1,10 +1,12 @@
-//! Where scenarios are played. For now one stage: namespaces, with real programs and a real kernel.
+//! Where scenarios are played: in namespaces, with real programs and a real kernel, and in memory, with
+//! the same state machines on a virtual clock.
 //!
-//! Every scenario gets a capsule of its own, in which this program runs itself again with the hidden
-//! command [`INSIDE`]; what it finds comes back as one line of JSON.
+//! In namespaces every scenario gets a capsule of its own, in which this program runs itself again with
+//! the hidden command [`INSIDE`]; what it finds comes back as one line of JSON.
 
 mod cast;
 mod gateway;
+mod keep;
 pub mod memory;
 pub mod namespaces;
 mod real_web;

@@ -23,12 +23,15 @@ mod sockets;
 mod tcp;
 mod world;
 
+use std::path::Path;
+
 use anyhow::Context;
 
+use super::keep::recording;
 use super::{Played, site};
 use crate::device::Device;
 use crate::scenario::Scenario;
-use world::{Ran, Setting};
+use world::Setting;
 
 /// Both runs of a scenario, and what they took.
 #[derive(Debug, Clone)]
@@ -45,28 +48,57 @@ pub struct Performance<'a> {
 /// When it cannot be played in memory: an option that has no meaning here, or rules that the
 /// interpreter does not know.
 pub fn play(scenario: &Scenario, device: Device, seed: u64) -> anyhow::Result<Performance<'_>> {
+    perform(scenario, device, seed, false)
+}
+
+/// Plays a scenario and writes what both runs left into a directory.
+///
+/// # Errors
+/// As [`play`], and when the directory cannot be written.
+pub fn keep(
+    scenario: &Scenario,
+    device: Device,
+    seed: u64,
+    directory: &Path,
+) -> anyhow::Result<()> {
+    let Performance { played, .. } = perform(scenario, device, seed, true)?;
+    for (name, record) in [("off", &played.off), ("on", &played.on)] {
+        let directory = directory.join(&*scenario.name).join(name);
+        super::keep::write(&directory, record, &[])?;
+        let evidence = &record.evidence;
+        let [inside, outside] =
+            [&evidence.inside, &evidence.outside].map(|frames| recording(frames));
+        super::keep::write_captures(&directory, [&inside, &outside])?;
+    }
+    Ok(())
+}
+
+fn perform(
+    scenario: &Scenario,
+    device: Device,
+    seed: u64,
+    records_all: bool,
+) -> anyhow::Result<Performance<'_>> {
     let run = |device| {
         world::run(Setting {
             scenario,
             device,
             seed,
+            records_all,
         })
     };
-    let Ran {
-        record: off,
-        packets,
-    } = run(Device::None).context("without a device")?;
+    let off = run(Device::None).context("without a device")?;
     let on = run(device).with_context(|| format!("with device {device}"))?;
     let played = Played {
         scenario,
         device,
         seed,
         site: site(scenario, seed)?,
-        off,
+        off: off.record,
         on: on.record,
     };
     Ok(Performance {
         played,
-        packets: packets + on.packets,
+        packets: off.packets + on.packets,
     })
 }

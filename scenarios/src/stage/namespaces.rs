@@ -1,6 +1,5 @@
 //! One scenario in namespaces: the same network, cast and seed without a device and with one.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use simulator::report::{Event, Line};
 
 use super::cast::{Cast, Part};
 use super::gateway::{Residue, Running};
-use super::{Played, real_web, site};
+use super::{Played, keep, real_web, site};
 use crate::binaries::Binaries;
 use crate::device::Device;
 use crate::observe::{Evidence, Frame, HostLine};
@@ -363,37 +362,14 @@ fn keep(
     directory: &Path,
     record: &Record,
     residue: &Residue,
-    [inside, outside]: [&Frames; 2],
+    captures: [&Frames; 2],
 ) -> anyhow::Result<()> {
-    fs::create_dir_all(directory)?;
-    inside.write_pcap(directory.join("inside.pcap"))?;
-    outside.write_pcap(directory.join("outside.pcap"))?;
     let texts = [
         ("rules.before", &residue.rules_before),
         ("rules.during", &residue.rules_during),
         ("rules.after", &residue.rules_after),
-        ("ftwall.events.jsonl", &record.device_events),
         ("ftwall.log", &residue.log),
-        (
-            "clients.jsonl",
-            &json_lines(record.evidence.clients.iter().map(|said| &said.line))?,
-        ),
-        ("peers.jsonl", &json_lines(&record.evidence.peers)?),
-        ("mishaps.txt", &record.mishaps.join("\n")),
     ];
-    for (name, text) in texts {
-        if !text.is_empty() {
-            fs::write(directory.join(name), text)?;
-        }
-    }
-    Ok(())
-}
-
-fn json_lines<'a>(lines: impl IntoIterator<Item = &'a Line>) -> serde_json::Result<String> {
-    let mut text = String::new();
-    for line in lines {
-        text.push_str(&serde_json::to_string(line)?);
-        text.push('\n');
-    }
-    Ok(text)
+    keep::write(directory, record, &texts)?;
+    keep::write_captures(directory, captures)
 }

@@ -51,6 +51,8 @@ pub(super) struct Setting<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) device: Device,
     pub(super) seed: u64,
+    /// Whether the witnesses are to record what does not concern peers, too.
+    pub(super) records_all: bool,
 }
 
 /// A run that was made.
@@ -115,9 +117,10 @@ struct World {
     mishaps: Vec<String>,
 }
 
-/// Recordings of both wires, of what concerns peers: nothing else is read.
+/// Recordings of both wires. The judge reads nothing but what concerns peers.
 #[derive(Default)]
 struct Witnesses {
+    everything: bool,
     inside: Vec<Frame>,
     outside: Vec<Frame>,
 }
@@ -139,6 +142,7 @@ impl World {
             scenario,
             device,
             seed,
+            records_all: _,
         } = setting;
         let nat = scenario.office.nat.then_some(Office::GATEWAY_WAN);
         let options: Vec<_> = scenario.ftwall.iter().map(String::as_str).collect();
@@ -168,7 +172,10 @@ impl World {
             wan: [Wan::new(draws.random()), Wan::new(draws.random())],
             wire: wire.map(Wire::new),
             wire_armed: None,
-            witnesses: Witnesses::default(),
+            witnesses: Witnesses {
+                everything: setting.records_all,
+                ..Witnesses::default()
+            },
             pinged_seen: 0,
             ending: false,
             packets: 0,
@@ -616,7 +623,10 @@ fn services(options: &ServerOptions) -> anyhow::Result<Vec<(Transport, Place)>> 
 impl Witnesses {
     fn see(&mut self, now: Duration, inside: bool, outward: bool, packet: &[u8]) {
         let concerns = |address: Ipv4Addr| Office::PEERS.contains(&address);
-        if concerns(packet::source(packet)) || concerns(packet::destination(packet)) {
+        if self.everything
+            || concerns(packet::source(packet))
+            || concerns(packet::destination(packet))
+        {
             let frame = Frame {
                 at_us: epoch_us(now),
                 bytes: packet::frame(packet, outward),
