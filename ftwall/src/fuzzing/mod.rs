@@ -5,7 +5,7 @@
 //! tests run every body over the committed corpora and over all past findings, so that nothing found
 //! once can come back unseen.
 //!
-//! Inputs are scripts that an [`Input`] reads front to back. The format is our own, octet by octet, so
+//! Inputs are scripts that an `Input` reads front to back. The format is our own, octet by octet, so
 //! that a seed can be written by hand and a corpus stays valid whatever a library changes.
 
 mod engine;
