@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::failure::Misconfigured;
 use super::inbound;
 use super::inject::Injector;
+use super::kernel_memory;
 use super::kernel_sets::{Change, Element, KernelSets};
 use super::marks::{MarkBit, MarkField};
 use super::queue::{self, Answer, PacketQueue, QueueReader, QueueSettings, QueuedPacket};
@@ -24,7 +25,7 @@ use super::signals::EndRequests;
 use super::{nft, surroundings};
 use crate::config::{NeverBlock, Reply};
 use crate::control::events::{EventTarget, EventWriter, Notice, Statistics};
-use crate::{Action, Conntrack, Engine, EngineConfig, Ingress, Timestamp, Verdict};
+use crate::{Action, Conntrack, Engine, EngineConfig, Ingress, PassReason, Timestamp, Verdict};
 
 /// Packets taken at once before actions and events are seen to.
 const BATCH: usize = 64;
@@ -77,6 +78,9 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
     };
     let is_open = look_around(&rule_settings)?;
     let rules = backend::apply(&rule_settings, backend)?;
+    if leftovers.is_some() {
+        daemon.take_over()?;
+    }
     leftovers.into_iter().for_each(Installed::keep);
     daemon.announce(backend, &settings.events)?;
     if is_open {
@@ -192,6 +196,18 @@ impl Daemon {
             let mut stdout = open_events(&EventTarget::Stdout)?;
             stdout.notice(now, &ready);
             stdout.flush();
+        }
+        Ok(())
+    }
+
+    /// Learns from the kernel what a daemon that died knew of hosts and peers.
+    fn take_over(&mut self) -> anyhow::Result<()> {
+        let listing = nft::list().context("asking the kernel what it remembers")?;
+        let left = kernel_memory::read(&listing);
+        info!(entries = left.len(), "taken over from a daemon before this one");
+        let now = self.clock.now();
+        for entry in left {
+            self.engine.remember(now, entry);
         }
         Ok(())
     }
@@ -396,6 +412,10 @@ pub fn set_changes(action: &Action, blocked: &[Transport]) -> Vec<Change> {
 #[must_use]
 pub const fn answer(marks: MarkField, mark: u32, verdict: Verdict) -> Answer {
     match verdict {
+        // The beginning of its connection is still to come.
+        Verdict::Pass(PassReason::NoPayload) => Answer::Accept {
+            mark: Some(marks.without_questions(mark)),
+        },
         Verdict::Pass(_) => Answer::Accept { mark: None },
         Verdict::Tolerate(_) => Answer::Accept {
             mark: Some(marks.with(mark, MarkBit::Tolerated)),
@@ -410,15 +430,21 @@ pub const fn answer(marks: MarkField, mark: u32, verdict: Verdict) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ClearReason, DropReason, PassReason, TolerateReason};
+    use crate::{ClearReason, DropReason, TolerateReason};
 
     #[test]
-    fn a_proof_is_added_to_the_marks_that_are_there_and_a_mere_pass_changes_none() {
+    fn a_proof_is_added_to_the_marks_that_are_there_and_a_mere_pass_of_payload_changes_none() {
         let marks = MarkField::DEFAULT;
         let cases = [
             (
                 Verdict::Pass(PassReason::Undecided),
                 Answer::Accept { mark: None },
+            ),
+            (
+                Verdict::Pass(PassReason::NoPayload),
+                Answer::Accept {
+                    mark: Some(0x0000_0007),
+                },
             ),
             (
                 Verdict::Clear(ClearReason::Http),

@@ -2,7 +2,8 @@
 //! rules and the daemon that exists on every kernel.
 //!
 //! Rules set the question bits on their way to the queue, the daemon adds an answer bit to a packet it
-//! accepts, and a later chain keeps the answer in the connection. All bits lie in one field whose place
+//! accepts, and a later chain keeps the answer in the connection. A question that is still there then
+//! says that something of the connection has passed: the daemon takes it off what carries nothing. All bits lie in one field whose place
 //! can be chosen, and everything outside that field is left as the administrator set it.
 
 use thiserror::Error;
@@ -17,7 +18,8 @@ pub enum MarkBit {
     Suspect,
     /// Packet: it travels against the initiator of its connection.
     Reply,
-    /// Packet and connection: the first SYN of the connection was seen here.
+    /// Packet and connection: the first SYN of the connection was seen here, and nothing that it
+    /// carries has passed yet.
     FromStart,
     /// Packet and connection: proven harmless, never queued again.
     Cleared,
@@ -80,6 +82,16 @@ impl MarkField {
     /// One bit of the field as it stands in a mark.
     pub const fn bit(self, bit: MarkBit) -> u32 {
         1 << (self.shift + bit.position())
+    }
+
+    /// The bits that send a packet to the queue.
+    pub const fn questions(self) -> u32 {
+        self.bit(MarkBit::Watched) | self.bit(MarkBit::Suspect)
+    }
+
+    /// `mark` without the bits that send a packet to the queue.
+    pub const fn without_questions(self, mark: u32) -> u32 {
+        mark & !self.questions()
     }
 
     /// Whether `mark` carries `bit`.

@@ -552,8 +552,6 @@ fn inbound_rules(settings: &RuleSettings) -> Vec<Value> {
 fn enqueue_rules(marks: MarkField) -> Vec<Value> {
     let mark = meta("mark");
     let ask = |bit| set_bits(&mark, marks.bit(bit));
-    // A tolerated connection passed unseen: what comes now is not its beginning any more.
-    let (from_start, tolerated) = (marks.bit(MarkBit::FromStart), marks.bit(MarkBit::Tolerated));
     vec![
         add_rule(
             SUSPECT,
@@ -587,7 +585,7 @@ fn enqueue_rules(marks: MarkField) -> Vec<Value> {
             ENQUEUE,
             "seen from its first SYN",
             &[
-                equals(&masked(&ct("mark"), from_start | tolerated), from_start),
+                has_bits(&ct("mark"), marks.bit(MarkBit::FromStart)),
                 ask(MarkBit::FromStart),
             ],
         ),
@@ -624,9 +622,21 @@ fn keep_rules(marks: MarkField) -> Vec<Value> {
             set_bits(&ct("mark"), marks.bit(bit)),
         ]
     };
+    let (from_start, asked) = (marks.bit(MarkBit::FromStart), marks.questions());
     vec![
         add_rule(KEEP, "answer: cleared", &keep(MarkBit::Cleared)),
         add_rule(KEEP, "answer: tolerated", &keep(MarkBit::Tolerated)),
+        // Passed with the daemon's consent, or unseen without one: whoever sees the connection next
+        // sees its middle. The daemon takes the question off what carried nothing.
+        add_rule(
+            KEEP,
+            "its beginning has passed",
+            &[
+                compare("!=", &masked(&mark, asked), 0),
+                has_bits(&ct("mark"), from_start),
+                clear_bits(&ct("mark"), from_start),
+            ],
+        ),
         add_rule(
             KEEP,
             "nothing of ours stays on the packet",
@@ -699,19 +709,20 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_passed_unseen_is_not_called_seen_from_its_start() {
+    fn what_passed_with_or_without_an_answer_ends_the_beginning_of_its_connection() {
         let marks = MarkField::DEFAULT;
-        let rules = enqueue_rules(marks);
-        let start = rules.iter().map(|rule| &rule["add"]["rule"]);
-        let start = start
-            .filter(|rule| rule["comment"] == "seen from its first SYN")
-            .map(|rule| &rule["expr"][0]["match"]);
-        let [test] = start.collect::<Vec<_>>()[..] else {
-            panic!("one rule says so");
+        let rules = keep_rules(marks);
+        let rules = rules.iter().map(|rule| &rule["add"]["rule"]);
+        let [rule] = rules
+            .filter(|rule| rule["comment"] == "its beginning has passed")
+            .collect::<Vec<_>>()[..]
+        else {
+            panic!("one rule does so");
         };
-        let (seen, tolerated) = (marks.bit(MarkBit::FromStart), marks.bit(MarkBit::Tolerated));
-        assert_eq!(test["left"]["&"][1], seen | tolerated);
-        assert_eq!(test["right"], seen);
+        let question = &rule["expr"][0]["match"];
+        assert_eq!(question["left"]["&"][1], marks.questions());
+        let kept = &rule["expr"][2]["mangle"]["value"]["&"][1];
+        assert_eq!(*kept, !marks.bit(MarkBit::FromStart));
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod network;
 mod queue;
 mod sets;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Command;
 
@@ -243,6 +243,43 @@ fn a_daemon_takes_over_the_rules_of_a_killed_one() {
         assert_eq!(heir.end("TERM").code(), Some(0));
         assert_eq!(ruleset(), before);
     });
+}
+
+#[test]
+fn a_connection_that_came_up_without_a_daemon_is_in_its_middle_for_the_next_one() {
+    in_namespaces(
+        "a_connection_that_came_up_without_a_daemon_is_in_its_middle_for_the_next_one",
+        || {
+            build_network();
+            let start = || Daemon::start(&["--inside", "10.77.0.0/16", "--when-down", "pass"]);
+            let Some(killed) = at("gw", start) else {
+                return;
+            };
+            assert_eq!(killed.end("KILL").code(), None);
+            let listener =
+                at("out", || TcpListener::bind("203.0.113.7:5222")).expect("the port is free");
+            let mut client = at("client", || dial("203.0.113.7:5222")).expect("nobody is locked");
+            let (mut server, _) = listener.accept().expect("the client has come");
+            let mut say = |octets: &[u8]| {
+                client.write_all(octets).expect("the network is up");
+                let mut heard = vec![0; octets.len()];
+                server
+                    .read_exact(&mut heard)
+                    .expect("what is watched passes");
+            };
+            say(b"nobody sees this");
+
+            let mut heir = at("gw", start).expect("the first one started");
+            // As many as it takes until a connection that says nothing known is let go.
+            for _ in 0..8 {
+                say(b"\x00\x01\xfe\xffbinary");
+            }
+            heir.signal("TERM");
+            let verdicts = heir.wait_event("stats")["ftwall"]["verdicts"].clone();
+            assert!(verdicts["tolerate/midstream"].is_u64(), "{verdicts}");
+            assert!(heir.child.wait().expect("it was started here").success());
+        },
+    );
 }
 
 #[test]
