@@ -144,7 +144,9 @@ fn row(entry: Entry<'_>) -> Markup {
     html! {
         tr {
             th scope="row" {
-                a href=(entry.file_name()) { (outcome.scenario) }
+                a href=(entry.file_name()) {
+                    @for word in outcome.scenario.split_inclusive('_') { (word) wbr; }
+                }
                 span.about { (entry.scenario.about) }
             }
             td title=(summary(entry)) {

@@ -267,17 +267,10 @@ fn replay(entry: Entry<'_>) -> Markup {
         "scenarios run {} --dut {} --seed {}",
         outcome.scenario, outcome.device, outcome.seed
     );
-    let in_memory = !entry
-        .scenario
-        .cast
-        .iter()
-        .any(|actor| matches!(actor, Actor::RealWeb(_)));
     html! {
         p { "In namespaces, with captures of both wires, rules, events and every report kept:" }
         pre tabindex="0" { code { (command) " --keep records" } }
-        @if in_memory {
-            p { "On a virtual clock, without privileges:" }
-            pre tabindex="0" { code { (command) " --stage memory" } }
-        }
+        p { "On a virtual clock, without privileges:" }
+        pre tabindex="0" { code { (command) " --stage memory" } }
     }
 }

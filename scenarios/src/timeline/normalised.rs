@@ -205,7 +205,7 @@ impl<'a> Comparison<'a> {
     fn missing(mut self, which: &str) -> Vec<Difference> {
         self.say(
             Aspect::Presence,
-            format!("had nothing happen to it in the {which}"),
+            &format!("had nothing happen to it in the {which}"),
         );
         self.found
     }
@@ -248,7 +248,7 @@ impl<'a> Comparison<'a> {
             let (first, second) = (sequence(first), sequence(second));
             self.say(
                 Aspect::Modes,
-                format!("went through {first} in the first and through {second} in the second"),
+                &format!("went through {first} in the first and through {second} in the second"),
             );
         }
     }
@@ -284,8 +284,8 @@ impl<'a> Comparison<'a> {
 
     fn flags(&mut self, aspect: Aspect, verb: &str, first: bool, second: bool) {
         match (first, second) {
-            (true, false) => self.say(aspect, format!("{verb} in the first only")),
-            (false, true) => self.say(aspect, format!("{verb} in the second only")),
+            (true, false) => self.say(aspect, &format!("{verb} in the first only")),
+            (false, true) => self.say(aspect, &format!("{verb} in the second only")),
             (true, true) | (false, false) => {}
         }
     }
@@ -302,13 +302,13 @@ impl<'a> Comparison<'a> {
             if !only.is_empty() {
                 self.say(
                     aspect,
-                    format!("{verb} {} in the {which} only", only.join(", ")),
+                    &format!("{verb} {} in the {which} only", only.join(", ")),
                 );
             }
         }
     }
 
-    fn say(&mut self, aspect: Aspect, how: String) {
+    fn say(&mut self, aspect: Aspect, how: &str) {
         let sentence = format!("{} {how}", self.host);
         self.found.push(Difference {
             host: self.host.to_owned(),
