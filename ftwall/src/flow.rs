@@ -356,6 +356,12 @@ impl Stream {
                 .sum::<usize>()
     }
 
+    /// Pieces behind a gap that are held.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) const fn pieces(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Forgets the octets once nothing depends on them any more.
     fn end(&mut self) {
         self.head = Vec::new();
@@ -380,7 +386,7 @@ const MAX_REORDERING: i32 = 1 << 16;
 /// before the ends of a closed connection may be used again (RFC 9293, TIME-WAIT).
 const MAX_IN_FLIGHT: u32 = 1 << 22;
 /// Pieces behind a gap that are kept per direction.
-const MAX_WAITING: usize = 16;
+pub(crate) const MAX_WAITING: usize = 16;
 /// Octets held of one direction at most: its head, and pieces of no more than a head's length.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) const MAX_HELD_PER_STREAM: usize = (1 + MAX_WAITING) * HEAD_LIMIT;
@@ -561,7 +567,7 @@ mod tests {
         let mut stream = Stream::default();
         for sequence in (0..200_u32).rev() {
             stream.record(&segment(sequence * 10, b"GET /"), usize::MAX);
-            assert!(stream.waiting.len() <= MAX_WAITING);
+            assert!(stream.pieces() <= MAX_WAITING);
             assert!(stream.held() <= MAX_HELD_PER_STREAM);
         }
         assert_eq!(stream.head(), b"GET /");

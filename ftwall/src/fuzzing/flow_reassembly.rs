@@ -10,7 +10,9 @@ use super::Target;
 use super::input::Input;
 use super::wire;
 use crate::Timestamp;
-use crate::flow::{Flow, FlowKey, FlowTable, HEAD_LIMIT, MAX_HELD_PER_STREAM, Role, Start, State};
+use crate::flow::{
+    Flow, FlowKey, FlowTable, HEAD_LIMIT, MAX_HELD_PER_STREAM, MAX_WAITING, Role, Start, State,
+};
 use crate::packet::Segment;
 
 /// One octet of settings, then one segment after the other.
@@ -200,6 +202,8 @@ impl Model {
             let stream = known.stream(role);
             let held = stream.held();
             assert!(held <= MAX_HELD_PER_STREAM, "{held} octets");
+            let pieces = stream.pieces();
+            assert!(pieces <= MAX_WAITING, "{pieces} pieces");
             assert!(stream.head().len() <= HEAD_LIMIT);
             if self.has_syn {
                 self.sent[flow][index(role)].check(stream.head(), self.hold_limit);
@@ -278,7 +282,7 @@ fn seeds() -> Vec<Vec<u8>> {
     };
     let script =
         |settings: u8, steps: &[[u8; 4]]| [&[settings][..], &open, &steps.concat()].concat();
-    let backwards: Vec<_> = (0..40).rev().map(|piece| at(piece * 100, 100)).collect();
+    let backwards: Vec<_> = (0..40).rev().map(|piece| at(piece * 200, 100)).collect();
     vec![
         script(0, &[at(0, 10), at(10, 10), at(0, 10)]),
         script(0, &[at(20, 10), at(10, 15), at(0, 12)]),
