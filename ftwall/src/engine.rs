@@ -135,6 +135,27 @@ pub struct Engine {
     counters: Counters,
 }
 
+/// Something that the kernel's sets remember for an engine that died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remembered {
+    /// This host is locked.
+    Locked {
+        /// The inside host.
+        host: Ipv4Addr,
+        /// From now on.
+        for_: Duration,
+    },
+    /// This client and peer are known to belong together.
+    Peer {
+        /// The inside host.
+        client: Ipv4Addr,
+        /// The outside peer.
+        peer: SocketAddrV4,
+        /// From now on.
+        for_: Duration,
+    },
+}
+
 impl Engine {
     /// An engine that knows nothing yet. Equal seeds and equal packets give equal answers.
     #[must_use]
@@ -146,6 +167,21 @@ impl Engine {
             out: Outbox::default(),
             counters: Counters::default(),
             config,
+        }
+    }
+
+    /// Takes over what an earlier daemon has left in the kernel, which goes on dropping by it: without
+    /// this, whoever was locked when that daemon died could dial again until it gave itself away anew.
+    pub fn remember(&mut self, now: Timestamp, left: Remembered) {
+        match left {
+            Remembered::Locked { host, for_ } => {
+                self.suspects
+                    .remember_lock(&self.config, host, for_, now, &mut self.out);
+            }
+            Remembered::Peer { client, peer, for_ } => {
+                self.suspects
+                    .remember_peer(&self.config, (client, peer), for_, now, &mut self.out);
+            }
         }
     }
 

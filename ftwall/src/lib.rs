@@ -39,7 +39,7 @@ pub mod control;
 pub mod gateway;
 
 pub use config::EngineConfig;
-pub use engine::{Action, Conntrack, Counters, Engine, Ingress, Occupancy};
+pub use engine::{Action, Conntrack, Counters, Engine, Ingress, Occupancy, Remembered};
 pub use event::{Details, Event, EventType, PacketEnds, Refusal, VerdictDetails};
 pub use evidence::Evidence;
 pub use timestamp::Timestamp;

@@ -196,6 +196,46 @@ impl Suspects {
         out.report(EventType::ClientLocked, Some(sighting.packet), details);
     }
 
+    /// Takes over a lock, for no longer than a new one would last. The kernel holds it already.
+    pub(crate) fn remember_lock(
+        &mut self,
+        config: &EngineConfig,
+        host: Ipv4Addr,
+        for_: Duration,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
+        let for_ = for_.min(config.lock_time);
+        if for_.is_zero() {
+            return;
+        }
+        let lock = Lock {
+            since: now,
+            announced: now,
+            last_ping: None,
+            probes: 0,
+        };
+        if let Some((displaced, _)) = self.locks.insert(host, lock, now + for_) {
+            release(displaced, out);
+        }
+    }
+
+    /// Takes over a client's peer, for no longer than a newly learned one. The kernel holds it already.
+    pub(crate) fn remember_peer(
+        &mut self,
+        config: &EngineConfig,
+        (client, peer): (Ipv4Addr, SocketAddrV4),
+        for_: Duration,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
+        let ends = now + for_.min(config.peer_expiry);
+        self.peers.insert(peer, (), ends);
+        if let Some(((client, peer), ())) = self.pairs.insert((client, peer), (), ends) {
+            forget(client, peer, out);
+        }
+    }
+
     /// Remembers a locked host's last ping: that is what it is probed with.
     pub(crate) fn record_ping(&mut self, ping: Ping, now: Timestamp) {
         if let Some(lock) = self.locks.get_mut(ping.from.ip(), now) {
@@ -511,6 +551,22 @@ mod tests {
             test.out.actions.back(),
             Some(&Action::ReleaseHost { host: HOST })
         );
+    }
+
+    #[test]
+    fn what_the_kernel_still_holds_is_taken_over_in_silence_and_for_no_longer_than_usual() {
+        let mut test = Test::new(EngineConfig::default());
+        let config = EngineConfig::default();
+        let long = Duration::from_secs(1_000_000);
+        let (suspects, out) = (&mut test.suspects, &mut test.out);
+        suspects.remember_lock(&config, HOST, Duration::from_secs(5), at(0), out);
+        suspects.remember_peer(&config, (HOST, PEER), long, at(0), out);
+        assert!(suspects.is_locked(HOST, at(4)) && !suspects.is_locked(HOST, at(5)));
+        let last = at(0) + config.peer_expiry;
+        assert!(suspects.is_pair(HOST, PEER, at(5)) && !suspects.is_pair(HOST, PEER, last));
+        suspects.remember_lock(&config, HOST, long, at(10), out);
+        assert!(!suspects.is_locked(HOST, at(10) + config.lock_time));
+        assert!(out.actions.is_empty() && out.events.is_empty());
     }
 
     #[test]

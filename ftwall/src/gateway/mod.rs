@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod failure;
 pub mod inbound;
 pub mod inject;
+pub mod kernel_memory;
 pub mod kernel_sets;
 pub mod link;
 pub mod marks;

@@ -185,6 +185,13 @@ impl Ruleset {
         Some(set.len(now))
     }
 
+    /// Elements of a set that leave by themselves, field by field, and how long each still stays.
+    pub fn leaving(&self, set: &str, now: Duration) -> impl Iterator<Item = (&[u32], Duration)> {
+        let set = self.sets.iter().find(|each| each.name == set);
+        let elements = set.into_iter().flat_map(move |set| set.leaving(now));
+        elements.map(|(key, left)| (key.as_slice(), left))
+    }
+
     /// `None` at the end of the chain, or where a rule returns from it.
     fn walk(&self, chain: &Chain, now: Duration, passage: &mut Passage<'_>) -> Option<Verdict> {
         for rule in &chain.rules {

@@ -1,7 +1,7 @@
 //! ftwall on the gateway: its rules in the kernel and its daemon beside it, alive or not.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,7 +14,7 @@ use ftwall::gateway::inject;
 use ftwall::gateway::kernel_sets::{self, Batch};
 use ftwall::gateway::queue::{Answer, QueueSettings};
 use ftwall::gateway::rules;
-use ftwall::{Action, Engine, Ingress, Timestamp};
+use ftwall::{Action, Engine, Ingress, Remembered, Timestamp};
 use ipnet::{IpNet, Ipv4Net};
 use lab::presets::Office;
 use rand::rngs::StdRng;
@@ -144,8 +144,12 @@ impl Protection {
         self.rules
             .apply(now, &rules::commands(rules, Backend::Nft))
             .context("the virtual kernel refused ftwall's rules")?;
+        let mut engine = Engine::new(self.settings.engine.clone(), self.rng.random());
+        for left in self.remembered(now) {
+            engine.remember(instant(now), left);
+        }
         self.daemon = Some(Daemon {
-            engine: Engine::new(self.settings.engine.clone(), self.rng.random()),
+            engine,
             waiting: Batch::new(),
             set_writes_failed: 0,
         });
@@ -155,6 +159,27 @@ impl Protection {
         };
         self.events += &events::line(instant(now), &ready);
         Ok(())
+    }
+
+    /// What the sets still know from a daemon before this one.
+    fn remembered(&self, now: Duration) -> Vec<Remembered> {
+        let locked = self.rules.leaving(rules::LOCKED, now);
+        let locked = locked.map(|(key, for_)| Remembered::Locked {
+            host: key[0].into(),
+            for_,
+        });
+        let peers = self.rules.leaving(rules::PEERS, now);
+        let peers = peers.filter_map(|(key, for_)| {
+            let port = u16::try_from(key[3]).ok()?;
+            Some(Remembered::Peer {
+                client: key[0].into(),
+                peer: SocketAddrV4::new(key[1].into(), port),
+                for_,
+            })
+        });
+        let mut all: Vec<_> = locked.chain(peers).collect();
+        all.sort_unstable();
+        all
     }
 
     pub(super) fn kill(&mut self, now: Duration) {

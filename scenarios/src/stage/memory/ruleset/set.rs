@@ -74,6 +74,21 @@ impl Set {
         }
     }
 
+    /// Keys of elements that leave by themselves, and how long each still stays.
+    pub(super) fn leaving(&self, now: Duration) -> impl Iterator<Item = (&Key, Duration)> {
+        let elements = match &self.content {
+            Content::Networks(_) => None,
+            Content::Hashed { elements, .. } => Some(elements),
+        };
+        elements
+            .into_iter()
+            .flatten()
+            .filter_map(move |(key, expiry)| {
+                let left = (*expiry)?.checked_sub(now)?;
+                (!left.is_zero()).then_some((key, left))
+            })
+    }
+
     pub(super) fn clear(&mut self) {
         match &mut self.content {
             Content::Networks(networks) => networks.clear(),
