@@ -1,30 +1,43 @@
 //! Many seeds of many scenarios in memory, on every core, until something is found.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::device::Device;
+use crate::generate;
+use crate::level::Level;
 use crate::outcome::{Outcome, Totals};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, USUAL_SEED};
 use crate::stage::memory;
 
 /// What is to be played.
 #[derive(Debug, Clone)]
 pub struct Campaign {
     /// The scenarios.
-    pub scenarios: Vec<Scenario>,
+    pub programme: Programme,
     /// The device of scenarios that do not pin one.
     pub device: Device,
-    /// The first seed.
-    pub seed: u64,
-    /// How many seeds of each scenario, from the first.
-    pub seeds: u64,
+    /// The first seed, if not each scenario's own.
+    pub seed: Option<u64>,
     /// How many runs at a time.
     pub jobs: usize,
+    /// After how many findings to stop.
+    pub findings: usize,
     /// Whether outcomes are to say what happened to each host.
     pub timelines: bool,
+}
+
+/// Which scenarios a campaign plays.
+#[derive(Debug, Clone)]
+pub enum Programme {
+    /// Each of these with so many seeds.
+    Scenarios(Vec<Scenario>, u64),
+    /// So many offices drawn at random, one from each seed.
+    Drawn(u64),
 }
 
 /// What came of a campaign.
@@ -36,6 +49,8 @@ pub struct Tally {
     pub packets: u64,
     /// Time that all workers together spent, judging included.
     pub busy: Duration,
+    /// Runs in which somebody got so far without a device: what the findings, or their absence, rest on.
+    pub control: BTreeMap<Level, usize>,
     /// The outcomes with a finding, in the order in which they would be played one by one.
     pub found: Vec<Outcome>,
 }
@@ -69,8 +84,8 @@ pub struct Step<'a> {
 }
 
 impl Campaign {
-    /// Plays seed after seed of all scenarios and tells of each run as it ends; stops at the first
-    /// finding, once the runs under way have ended.
+    /// Plays seed after seed of all scenarios and tells of each run as it ends; stops once there are
+    /// findings enough and the runs under way have ended.
     #[must_use]
     pub fn run(&self, told: &(dyn Fn(&Step<'_>) + Sync)) -> Tally {
         let next = AtomicUsize::new(0);
@@ -85,16 +100,17 @@ impl Campaign {
                             break;
                         };
                         let began = now();
-                        let (outcome, packets) = self.play(scenario, seed);
+                        let (outcome, packets) = self.play(&scenario, seed);
                         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
                         let (ended, tally) = &mut *tally;
                         *ended += 1;
-                        if tally.add(&outcome, packets, began.elapsed()) {
+                        tally.add(&outcome, packets, began.elapsed());
+                        if tally.found.len() >= self.findings {
                             stopped.store(true, Ordering::Relaxed);
                         }
                         told(&Step {
                             outcome: &outcome,
-                            scenario,
+                            scenario: &scenario,
                             ended: *ended,
                             all: self.jobs_altogether(),
                             packets: tally.packets,
@@ -111,21 +127,39 @@ impl Campaign {
     }
 
     fn jobs_altogether(&self) -> usize {
-        let seeds = usize::try_from(self.seeds).unwrap_or(usize::MAX);
-        self.scenarios.len().saturating_mul(seeds)
+        let jobs = match &self.programme {
+            Programme::Scenarios(scenarios, seeds) => seeds.saturating_mul(scenarios.len() as u64),
+            Programme::Drawn(runs) => *runs,
+        };
+        usize::try_from(jobs).unwrap_or(usize::MAX)
     }
 
     /// Every scenario with one seed before the next seed, so that trouble shows early.
-    fn job(&self, place: usize) -> Option<(&Scenario, u64)> {
-        let scenario = self.scenarios.get(place % self.scenarios.len().max(1))?;
-        let round = (place / self.scenarios.len()) as u64;
-        (round < self.seeds).then(|| (scenario, self.seed.wrapping_add(round)))
+    fn job(&self, place: usize) -> Option<(Cow<'_, Scenario>, u64)> {
+        match &self.programme {
+            Programme::Scenarios(scenarios, seeds) => {
+                let scenario = scenarios.get(place % scenarios.len().max(1))?;
+                let round = (place / scenarios.len()) as u64;
+                let seed = scenario.seed(self.seed).wrapping_add(round);
+                (round < *seeds).then_some((Cow::Borrowed(scenario), seed))
+            }
+            Programme::Drawn(runs) => {
+                let seed = self.seed.unwrap_or(USUAL_SEED).wrapping_add(place as u64);
+                let scenario = generate::recipe(seed)
+                    .scenario(&format!("drawn_{seed}"))
+                    .expect("the generator draws nothing that does not exist");
+                ((place as u64) < *runs).then_some((Cow::Owned(scenario), seed))
+            }
+        }
     }
 
     fn place_of(&self, name: &str) -> Option<usize> {
-        self.scenarios
-            .iter()
-            .position(|scenario| scenario.name == name)
+        match &self.programme {
+            Programme::Scenarios(scenarios, _) => {
+                scenarios.iter().position(|scenario| scenario.name == name)
+            }
+            Programme::Drawn(_) => None,
+        }
     }
 
     fn play(&self, scenario: &Scenario, seed: u64) -> (Outcome, u64) {
@@ -146,8 +180,7 @@ impl Campaign {
 }
 
 impl Tally {
-    /// Enters a run; says whether something was found in it.
-    fn add(&mut self, outcome: &Outcome, packets: u64, took: Duration) -> bool {
+    fn add(&mut self, outcome: &Outcome, packets: u64, took: Duration) {
         let run = Totals::of(std::slice::from_ref(outcome));
         self.totals.scenarios += run.scenarios;
         self.totals.void += run.void;
@@ -156,10 +189,16 @@ impl Tally {
         self.totals.skipped += run.skipped;
         self.packets += packets;
         self.busy += took;
+        let reached = outcome
+            .hosts
+            .values()
+            .flat_map(|host| host.off.contacts.keys());
+        for level in reached.copied().collect::<BTreeSet<_>>() {
+            *self.control.entry(level).or_default() += 1;
+        }
         if !run.all_held() {
             self.found.push(outcome.clone());
         }
-        !run.all_held()
     }
 }
 
@@ -177,14 +216,13 @@ mod tests {
     use crate::catalog;
 
     fn campaign(names: [&str; 2], seeds: u64) -> Campaign {
+        let find = |name: &str| catalog::find(name).expect("the catalogue holds it");
         Campaign {
-            scenarios: names
-                .map(|name| catalog::find(name).expect("the catalogue holds it"))
-                .into(),
+            programme: Programme::Scenarios(names.map(find).into(), seeds),
             device: Device::Ftwall,
-            seed: 5,
-            seeds,
+            seed: Some(5),
             jobs: 1,
+            findings: 1,
             timelines: false,
         }
     }
@@ -197,10 +235,18 @@ mod tests {
             .iter()
             .map(|(scenario, seed)| (&*scenario.name, *seed))
             .collect();
-        assert_eq!(
-            jobs,
-            [("cold_start", 5), ("nat", 5), ("cold_start", 6), ("nat", 6)]
-        );
+        let all = [("cold_start", 5), ("nat", 5), ("cold_start", 6), ("nat", 6)];
+        assert_eq!(jobs, all);
+    }
+
+    #[test]
+    fn every_drawn_office_has_the_next_seed_up_to_the_last() {
+        let mut campaign = campaign(["cold_start", "nat"], 1);
+        campaign.programme = Programme::Drawn(2);
+        let jobs: Vec<_> = (0..4).map_while(|place| campaign.job(place)).collect();
+        let seeds: Vec<_> = jobs.iter().map(|(_, seed)| *seed).collect();
+        assert_eq!(seeds, [5, 6]);
+        assert_eq!((&*jobs[1].0.name, jobs[1].0.seed), ("drawn_6", Some(6)));
     }
 
     #[test]
@@ -209,9 +255,8 @@ mod tests {
         campaign.device = Device::None;
         let tally = campaign.run(&|_| {});
         assert_eq!((tally.totals.scenarios, tally.totals.leaked), (1, 1));
-        assert_eq!(
-            (&*tally.found[0].scenario, tally.found[0].seed),
-            ("udp_disabled", 5)
-        );
+        let found = &tally.found[0];
+        assert_eq!((&*found.scenario, found.seed), ("udp_disabled", 5));
+        assert_eq!(tally.control.get(&Level::Session), Some(&1));
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::Device;
+use crate::scenario::USUAL_SEED;
 
 /// Plays scenarios without and with a filter on the gateway, and judges both runs.
 ///
@@ -28,6 +29,8 @@ pub enum Command {
     Doctor,
     /// Play scenarios and judge them.
     Run(RunOptions),
+    /// Play offices drawn at random, in memory, and judge them.
+    Random(RandomOptions),
     /// Play one scenario in the capsule this process is in, and print its outcome as JSON.
     #[command(hide = true, name = crate::stage::INSIDE)]
     PlayInside(PlayOptions),
@@ -36,7 +39,7 @@ pub enum Command {
 /// Options of `scenarios run`.
 #[derive(Debug, Args)]
 pub struct RunOptions {
-    /// Names of scenarios, or `all`.
+    /// Names of scenarios, files of recipes (`*.json`), or `all` for the catalogue.
     #[arg(value_name = "NAME", default_value = "all")]
     pub names: Vec<String>,
     /// What is the same inside and outside the capsule.
@@ -58,6 +61,26 @@ pub struct RunOptions {
     /// In memory: play this many seeds of each scenario, from --seed on, up to the first finding.
     #[arg(long, value_name = "N", default_value = "1")]
     pub seeds: NonZeroU64,
+}
+
+/// Options of `scenarios random`.
+#[derive(Debug, Args)]
+pub struct RandomOptions {
+    /// How many offices.
+    #[arg(long, value_name = "N", default_value = "1000")]
+    pub runs: NonZeroU64,
+    /// Seed of the first; each next one has the next seed.
+    #[arg(long, value_name = "N", default_value_t = USUAL_SEED)]
+    pub seed: u64,
+    /// Stop after this many findings.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub findings: NonZeroUsize,
+    /// Write the recipe of each finding into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// How many at a time [default: as many as there are cores].
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
 }
 
 /// Where scenarios are played.
@@ -88,9 +111,9 @@ pub struct Common {
     /// The device under test, for scenarios that are not about a certain one.
     #[arg(long = "dut", value_name = "DEVICE", value_enum, default_value_t = Device::Ftwall)]
     pub device: Device,
-    /// Seed of everything that is drawn.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
+    /// Seed of everything that is drawn [default: the recipe's own, 1 for the catalogue].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Keep reports, logs, captures and rules in this directory.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,

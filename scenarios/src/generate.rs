@@ -8,7 +8,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use simulator::profile::{PROFILES, Pinging, Profile, Transfer};
-use simulator::web::Kind;
+use simulator::web::{Kind, Service, Transport};
 
 use crate::recipe::{BrowserRecipe, ClientRecipe, LineRecipe, OutageRecipe, Recipe};
 
@@ -25,6 +25,12 @@ const FRAGMENTS: [usize; 2] = [8, 16];
 /// How long everybody acts, in milliseconds.
 const WINDOW_MS: u64 = 5_000;
 
+/// Locked hosts may dial ports below this one.
+const FIRST_DIALED_PORT: u16 = 1024;
+
+/// Within so many milliseconds of its beginning a client has shown what it is.
+const FIRST_MOVES_MS: u64 = 300;
+
 /// Clients begin within the first part of it.
 const LATEST_START_MS: u64 = 1_500;
 
@@ -34,6 +40,8 @@ pub fn recipe(seed: u64) -> Recipe {
     let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
     let hosts = draw.0.random_range(1..=MOST_HOSTS);
     let outages = draw.outages();
+    let clients = draw.clients(hosts, &outages);
+    let ftwall = draw.options();
     Recipe {
         about: format!("drawn from seed {seed}"),
         seed,
@@ -42,11 +50,23 @@ pub fn recipe(seed: u64) -> Recipe {
         line: draw.line(),
         population: draw.0.random_range(30..=120),
         peer_segment: draw.segment(5),
-        clients: draw.clients(hosts),
-        browsers: draw.browsers(hosts),
-        ftwall: draw.options(),
+        browsers: draw.browsers(hosts, &clients, &ftwall),
+        clients,
+        ftwall,
         outages,
         window_ms: WINDOW_MS,
+    }
+}
+
+/// Whether ordinary traffic of a locked host passes: its dials to other ports than the web's are
+/// dropped, and in strict mode whatever is not proven to be something else. That is the price of a
+/// lock, not a finding.
+fn passes_a_lock(kind: Kind, is_strict: bool) -> bool {
+    let service = kind.service();
+    match service.port() {
+        _ if is_strict => matches!(service, Service::Http | Service::Tls),
+        (Transport::Tcp, port) => port < FIRST_DIALED_PORT,
+        (Transport::Udp, _) => true,
     }
 }
 
@@ -88,21 +108,19 @@ impl Draw {
     }
 
     /// One client a host at most: a host's account is one, whoever speaks from it.
-    fn clients(&mut self, hosts: usize) -> Vec<ClientRecipe> {
+    fn clients(&mut self, hosts: usize, outages: &[OutageRecipe]) -> Vec<ClientRecipe> {
         let infected = self.0.random_range(1..=hosts.min(MOST_CLIENTS));
-        (1..=infected).map(|host| self.client(host)).collect()
+        (1..=infected)
+            .map(|host| self.client(host, outages))
+            .collect()
     }
 
-    fn client(&mut self, host: usize) -> ClientRecipe {
+    fn client(&mut self, host: usize, outages: &[OutageRecipe]) -> ClientRecipe {
         let profile = self.any(&PROFILES);
         ClientRecipe {
             host,
             profile: profile.name.to_owned(),
-            start_ms: if self.one_in(2) {
-                self.0.random_range(0..=LATEST_START_MS)
-            } else {
-                0
-            },
+            start_ms: self.start_ms(outages),
             opener: self
                 .one_in(4)
                 .then(|| self.any(&["random", "constant"]).to_owned()),
@@ -114,24 +132,52 @@ impl Draw {
         }
     }
 
+    /// Nobody begins while no daemon watches: what a client shows then is dropped and known to nobody,
+    /// and it may dial afterwards like one that has shown nothing.
+    fn start_ms(&mut self, outages: &[OutageRecipe]) -> u64 {
+        if self.one_in(2) {
+            return 0;
+        }
+        let drawn = self.0.random_range(0..=LATEST_START_MS);
+        let overlaps = |outage: &&OutageRecipe| {
+            (outage.at_ms.saturating_sub(FIRST_MOVES_MS)..=outage.at_ms + outage.for_ms)
+                .contains(&drawn)
+        };
+        let overlapped = outages.iter().find(overlaps);
+        overlapped.map_or(drawn, |outage| {
+            outage.at_ms + outage.for_ms + FIRST_MOVES_MS
+        })
+    }
+
     fn http_style(&mut self, profile: &Profile) -> Option<String> {
         let asks = profile.transfer != Transfer::GiveAway;
         let styles = ["kazaa", "gift", "mldonkey", "old-style", "bare"];
         (asks && self.one_in(3)).then(|| self.any(&styles).to_owned())
     }
 
-    fn browsers(&mut self, hosts: usize) -> Vec<BrowserRecipe> {
-        (1..=hosts)
-            .filter_map(|host| self.one_in(2).then(|| self.browser(host)))
-            .collect()
+    fn browsers(
+        &mut self,
+        hosts: usize,
+        clients: &[ClientRecipe],
+        options: &[String],
+    ) -> Vec<BrowserRecipe> {
+        let is_strict = options.iter().any(|option| option == "strict");
+        let mut browsers = Vec::new();
+        for host in 1..=hosts {
+            let is_infected = clients.iter().any(|client| client.host == host);
+            let passes = |kind: &&Kind| !is_infected || passes_a_lock(**kind, is_strict);
+            let kinds: Vec<_> = Kind::all().iter().filter(passes).copied().collect();
+            if self.one_in(2) {
+                browsers.push(self.browser(host, &kinds));
+            }
+        }
+        browsers
     }
 
-    fn browser(&mut self, host: usize) -> BrowserRecipe {
+    fn browser(&mut self, host: usize, kinds: &[Kind]) -> BrowserRecipe {
         let many = self.0.random_range(1..=8);
-        let kinds: Vec<_> = Kind::all()
-            .sample(&mut self.0, many)
-            .map(|kind| kind.name())
-            .collect();
+        let kinds = kinds.sample(&mut self.0, many);
+        let kinds: Vec<_> = kinds.map(|kind| kind.name()).collect();
         BrowserRecipe {
             host,
             kinds: kinds.join(","),

@@ -8,17 +8,20 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use scenarios::binaries::Binaries;
-use scenarios::campaign::Campaign;
+use scenarios::campaign::{Campaign, Programme, Step, Tally};
 use scenarios::catalog;
-use scenarios::cli::{Cli, Command, PlayOptions, RunOptions, Stage};
+use scenarios::cli::{Cli, Command, PlayOptions, RandomOptions, RunOptions, Stage};
+use scenarios::device::Device;
+use scenarios::generate;
 use scenarios::outcome::{Outcome, Totals};
 use scenarios::progress::Progress;
+use scenarios::recipe;
 use scenarios::report::{self, Entry, Report, Table};
 use scenarios::scenario::Scenario;
-use scenarios::stage::{House, Settings, namespaces};
+use scenarios::stage::{House, Settings, memory, namespaces};
 
 /// Exit status when something is void, leaked or hurt, or could not be done.
 const FAILED: u8 = 1;
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Command::List => list(),
         Command::Doctor => doctor(),
         Command::Run(options) => run(&options),
+        Command::Random(options) => random(&options),
         Command::PlayInside(options) => play_inside(&options),
     };
     done.unwrap_or_else(|error| {
@@ -56,7 +60,7 @@ fn doctor() -> anyhow::Result<ExitCode> {
     let house = House::probe();
     print!("{}", house.requirements());
     for scenario in catalog::all() {
-        let device = scenario.device(scenarios::device::Device::Ftwall);
+        let device = scenario.device(Device::Ftwall);
         if let Some(why) = house.obstacle(&scenario, device) {
             println!("{} cannot be played: {why}", scenario.name);
         }
@@ -72,14 +76,16 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
-    let jobs = options
-        .jobs
-        .or_else(|| thread::available_parallelism().ok());
-    let jobs = jobs.map_or(1, NonZeroUsize::get);
+    let jobs = jobs(options.jobs);
     match options.stage {
         Stage::Namespaces => run_in_namespaces(options, &chosen, jobs),
         Stage::Memory => run_in_memory(options, chosen, jobs),
     }
+}
+
+fn jobs(wanted: Option<NonZeroUsize>) -> usize {
+    let jobs = wanted.or_else(|| thread::available_parallelism().ok());
+    jobs.map_or(1, NonZeroUsize::get)
 }
 
 fn run_in_namespaces(
@@ -116,23 +122,20 @@ fn run_in_memory(
     chosen: Vec<Scenario>,
     jobs: usize,
 ) -> anyhow::Result<ExitCode> {
-    ensure!(
-        options.play.keep.is_none(),
-        "--keep is for --stage namespaces: replay a finding there to keep its records"
-    );
     let campaign = Campaign {
-        scenarios: chosen,
+        programme: Programme::Scenarios(chosen.clone(), options.seeds.get()),
         device: options.play.device,
         seed: options.play.seed,
-        seeds: options.seeds.get(),
         jobs,
+        findings: 1,
         timelines: options.report.is_some(),
     };
+    let is_single = options.seeds.get() == 1;
     let progress = Progress::new();
     let wants_all = options.json.is_some() || options.report.is_some();
     let outcomes = Mutex::new(Vec::new());
     let tally = campaign.run(&|step| {
-        if campaign.seeds == 1 {
+        if is_single {
             progress.clear();
             println!("{}", Table(step.outcome));
         }
@@ -140,43 +143,116 @@ fn run_in_memory(
             let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
             outcomes.push(step.outcome.clone());
         }
-        let what = format!(
-            "{} packets, {} {}",
-            step.packets, step.scenario.name, step.outcome.seed
-        );
-        progress.draw(step.ended, step.all, &what);
+        draw(&progress, step);
     });
     progress.clear();
     for outcome in &tally.found {
-        if campaign.seeds > 1 {
+        if !is_single {
             println!("{}", Table(outcome));
         }
-        print_replay(outcome);
+        let scenario = chosen.iter().find(|one| one.name == outcome.scenario);
+        let file = scenario.and_then(|scenario| scenario.file.as_deref());
+        let name = file.map_or(outcome.scenario.clone(), |file| file.display().to_string());
+        print_replay(&name, outcome);
+    }
+    if let Some(directory) = kept_in(options) {
+        keep_records(options, &chosen, &tally, &directory)?;
     }
     let outcomes = outcomes
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    write_down(options, &campaign.scenarios, &outcomes)?;
-    println!(
-        "seeds={} packets={} packets_per_second_and_core={:.0}",
-        campaign.seeds,
-        tally.packets,
-        tally.packets_per_second()
-    );
+    write_down(options, &chosen, &outcomes)?;
+    print_speed(options.seeds.get(), &tally);
     Ok(conclude(&tally.totals))
 }
 
-/// The commands that play a finding again.
-fn print_replay(outcome: &Outcome) {
-    let Outcome {
-        scenario,
-        device,
-        seed,
-        ..
-    } = outcome;
-    for stage in ["memory", "namespaces"] {
-        println!("  replay: scenarios run {scenario} --dut {device} --seed {seed} --stage {stage}");
+/// Plays again what records are wanted of, which costs less than to record everything: of a single seed
+/// every scenario, of more those with a finding.
+fn keep_records(
+    options: &RunOptions,
+    chosen: &[Scenario],
+    tally: &Tally,
+    directory: &Path,
+) -> anyhow::Result<()> {
+    let finding = |scenario: &Scenario| {
+        let is_of = |outcome: &&Outcome| outcome.scenario == scenario.name;
+        tally.found.iter().find(is_of).map(|outcome| outcome.seed)
+    };
+    for scenario in chosen {
+        let seed = match finding(scenario) {
+            Some(seed) => seed,
+            None if options.seeds.get() == 1 => scenario.seed(options.play.seed),
+            None => continue,
+        };
+        let device = scenario.device(options.play.device);
+        memory::keep(scenario, device, seed, directory)?;
     }
+    Ok(())
+}
+
+/// Plays drawn offices and writes down each that shows something.
+fn random(options: &RandomOptions) -> anyhow::Result<ExitCode> {
+    let campaign = Campaign {
+        programme: Programme::Drawn(options.runs.get()),
+        device: Device::Ftwall,
+        seed: Some(options.seed),
+        jobs: jobs(options.jobs),
+        findings: options.findings.get(),
+        timelines: false,
+    };
+    let progress = Progress::new();
+    let tally = campaign.run(&|step| draw(&progress, step));
+    progress.clear();
+    for outcome in &tally.found {
+        println!("{}", Table(outcome));
+        print_random_replay(options, outcome)?;
+    }
+    let reached = tally.control.iter();
+    let reached: Vec<_> = reached
+        .map(|(level, runs)| format!("{level}={runs}"))
+        .collect();
+    println!(
+        "runs that got so far without a device: {}",
+        reached.join(" ")
+    );
+    print_speed(options.runs.get(), &tally);
+    Ok(conclude(&tally.totals))
+}
+
+fn draw(progress: &Progress, step: &Step<'_>) {
+    let (packets, name, seed) = (step.packets, &step.scenario.name, step.outcome.seed);
+    let what = format!("{packets} packets, {name} {seed}");
+    progress.draw(step.ended, step.all, &what);
+}
+
+fn print_speed(seeds: u64, tally: &Tally) {
+    println!(
+        "seeds={seeds} packets={} packets_per_second_and_core={:.0}",
+        tally.packets,
+        tally.packets_per_second()
+    );
+}
+
+/// The commands that play a finding again.
+fn print_replay(name: &str, outcome: &Outcome) {
+    let Outcome { device, seed, .. } = outcome;
+    for stage in ["memory", "namespaces"] {
+        println!("  replay: scenarios run {name} --dut {device} --seed {seed} --stage {stage}");
+    }
+}
+
+/// A drawn office is kept where that is wanted; what draws it may change tomorrow.
+fn print_random_replay(options: &RandomOptions, outcome: &Outcome) -> anyhow::Result<()> {
+    let Some(directory) = &options.keep else {
+        let seed = outcome.seed;
+        println!("  keep it: scenarios random --seed {seed} --runs 1 --keep DIR");
+        return Ok(());
+    };
+    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    let file = directory.join(format!("{}.json", outcome.scenario));
+    generate::recipe(outcome.seed).write(&file)?;
+    print_replay(&file.display().to_string(), outcome);
+    Ok(())
 }
 
 /// Writes what was asked for besides tables.
@@ -190,10 +266,15 @@ fn write_down<'a>(
     }
     if let Some(directory) = &options.report {
         let entry = |outcome: &'a Outcome| {
-            let scenario = chosen.iter().find(|one| one.name == outcome.scenario)?;
-            Some(Entry { scenario, outcome })
+            let is_it = |one: &Scenario| one.name == outcome.scenario;
+            let place = chosen.iter().position(is_it)?;
+            let scenario = &chosen[place];
+            Some((place, Entry { scenario, outcome }))
         };
-        let entries = outcomes.iter().filter_map(entry).collect();
+        let mut entries: Vec<_> = outcomes.iter().filter_map(entry).collect();
+        // Listed as in the catalogue, in whatever order they came to an end.
+        entries.sort_by_key(|(place, entry)| (*place, entry.outcome.seed));
+        let entries = entries.into_iter().map(|(_, entry)| entry).collect();
         Report::new(entries).write(directory)?;
         println!("report: {}", directory.join("index.html").display());
     }
@@ -228,6 +309,9 @@ fn choose(names: &[String]) -> Result<Vec<Scenario>, String> {
         return Ok(catalog::all());
     }
     let choose_one = |name: &String| {
+        if recipe::is_file_name(name) {
+            return recipe::read_scenario(Path::new(name)).map_err(|error| format!("{error:#}"));
+        }
         catalog::find(name).map_err(|nearest| match nearest.as_slice() {
             [] => format!("no scenario is called `{name}`; `scenarios list` names them all"),
             nearest => format!(
@@ -250,14 +334,16 @@ fn play_inside(options: &PlayOptions) -> anyhow::Result<ExitCode> {
         lab::capsule::is_inside(),
         "this command works inside a capsule only; use `run`"
     );
-    let scenario = catalog::find(&options.name)
-        .map_err(|_| anyhow::anyhow!("no scenario is called `{}`", options.name))?;
+    let chosen = choose(std::slice::from_ref(&options.name)).map_err(anyhow::Error::msg)?;
+    let [scenario] = chosen.as_slice() else {
+        bail!("a capsule plays one scenario");
+    };
     let play = &options.play;
     let device = scenario.device(play.device);
     let outcome = namespaces::play(
-        &scenario,
+        scenario,
         device,
-        play.seed,
+        scenario.seed(play.seed),
         play.keep.as_deref(),
         options.timelines,
     )?;

@@ -75,6 +75,9 @@ pub struct Evidence {
     pub lost_frames: u32,
     /// When the peers were told to stop, in microseconds since the Unix epoch.
     pub ended_us: u64,
+    /// First and last microsecond of each time in which the device could see nothing, because it was
+    /// made to die. Nobody gives himself away to a device that is not there.
+    pub blind_us: Vec<(u64, u64)>,
 }
 
 /// Who saw something.
@@ -242,7 +245,7 @@ impl Observations {
         let mut joined = Self {
             modes: clients.modes.clone(),
             ended: clients.ended.clone(),
-            identified_us: identify(&clients, &outside, &register),
+            identified_us: identify(&clients, &outside, &register, &evidence.blind_us),
             ..Self::default()
         };
         joined
@@ -384,12 +387,19 @@ fn identify(
     clients: &reports::ClientAccount,
     outside: &frames::WireAccount,
     register: &Register,
+    blind_us: &[(u64, u64)],
 ) -> BTreeMap<String, u64> {
     let mut identified = BTreeMap::<String, u64>::new();
     let answers = outside
         .first_payloads(Direction::Inward)
         .map(|(at, flow)| (register.host(&flow), at));
-    for (host, at_us) in clients.revealed().chain(answers) {
+    let is_seen = |at_us| {
+        !blind_us
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&at_us))
+    };
+    let revealed = clients.revealed().filter(|(_, at_us)| is_seen(*at_us));
+    for (host, at_us) in revealed.chain(answers) {
         let known = identified.entry(host).or_insert(at_us);
         *known = at_us.min(*known);
     }

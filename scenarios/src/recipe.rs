@@ -148,6 +148,7 @@ impl Recipe {
     /// When it names something that does not exist, or a host that is not there.
     pub fn scenario(&self, name: &str) -> anyhow::Result<Scenario> {
         let mut scenario = Scenario::new(name.to_owned(), self.about.clone(), self.hosts);
+        scenario.seed = Some(self.seed);
         scenario.office = Office {
             nat: self.nat,
             wire: self.line.settings(),
@@ -301,25 +302,38 @@ impl OutageRecipe {
     }
 }
 
-/// Every recipe in a directory, by the name of its file, in the order of names.
+/// The scenario of a recipe's file, named like the file.
 ///
 /// # Errors
-/// When the directory or a recipe in it cannot be read.
-pub fn read_all(directory: &Path) -> anyhow::Result<Vec<(String, Recipe)>> {
+/// When the file cannot be read, is no recipe, or describes what does not exist.
+pub fn read_scenario(file: &Path) -> anyhow::Result<Scenario> {
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    let recipe = Recipe::read(file)?;
+    let mut scenario = recipe
+        .scenario(&name)
+        .with_context(|| format!("{} cannot be played", file.display()))?;
+    scenario.file = Some(file.to_owned());
+    Ok(scenario)
+}
+
+/// Whether a name on the command line is a recipe's file rather than a scenario of the catalogue.
+#[must_use]
+pub fn is_file_name(name: &str) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|extension| extension == "json")
+}
+
+/// The files of all recipes in a directory, in the order of their names.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn files(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = fs::read_dir(directory)
         .with_context(|| format!("reading {}", directory.display()))?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
-    files.retain(|file| {
-        file.extension()
-            .is_some_and(|extension| extension == "json")
-    });
+    files.retain(|file| is_file_name(&file.to_string_lossy()));
     files.sort();
-    files
-        .iter()
-        .map(|file| {
-            let name = file.file_stem().unwrap_or_default().to_string_lossy();
-            Ok((name.into_owned(), Recipe::read(file)?))
-        })
-        .collect()
+    Ok(files)
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lab::WireSettings;
@@ -17,6 +18,9 @@ use crate::level::Level;
 /// than the longest wait of a client (30 s for a TCP handshake) and the re-probe of a lock.
 pub const WINDOW: Duration = Duration::from_secs(6);
 
+/// The seed of scenarios that have none of their own.
+pub const USUAL_SEED: u64 = 1;
+
 /// Peers outside unless a scenario says otherwise: a Kazaa cache's worth.
 pub const POPULATION: usize = 200;
 
@@ -27,6 +31,10 @@ pub struct Scenario {
     pub name: Cow<'static, str>,
     /// What it is about, in one sentence.
     pub about: Cow<'static, str>,
+    /// The recipe it was read from, if it is not of the catalogue.
+    pub file: Option<PathBuf>,
+    /// The seed it was found with, which is its own unless another is asked for.
+    pub seed: Option<u64>,
     /// The network it is played in.
     pub office: Office,
     /// Who acts.
@@ -145,6 +153,8 @@ impl Scenario {
         Self {
             name: name.into(),
             about: about.into(),
+            file: None,
+            seed: None,
             office: Office {
                 hosts,
                 ..Office::default()
@@ -166,6 +176,12 @@ impl Scenario {
     pub fn with(mut self, actor: impl Into<Actor>) -> Self {
         self.cast.push(actor.into());
         self
+    }
+
+    /// The seed it is played with when `wanted` is asked for, or none is.
+    #[must_use]
+    pub fn seed(&self, wanted: Option<u64>) -> u64 {
+        wanted.or(self.seed).unwrap_or(USUAL_SEED)
     }
 
     /// The device it is played with when `wanted` is asked for.

@@ -41,8 +41,8 @@ pub struct Settings {
     pub program: PathBuf,
     /// The device under test of scenarios that do not pin one.
     pub device: Device,
-    /// The seed that every other seed is derived from.
-    pub seed: u64,
+    /// The seed that every other seed is derived from, if not each scenario's own.
+    pub seed: Option<u64>,
     /// Where to keep reports, logs, captures and rules; nothing is kept without.
     pub keep: Option<PathBuf>,
     /// Whether outcomes are to say what happened to each host.
@@ -153,7 +153,7 @@ impl House {
     #[must_use]
     pub fn play(&self, scenario: &Scenario, settings: &Settings) -> Outcome {
         let device = scenario.device(settings.device);
-        let (name, seed) = (&scenario.name, settings.seed);
+        let (name, seed) = (&scenario.name, scenario.seed(settings.seed));
         match self.obstacle(scenario, device) {
             Some(why) if self.strict => Outcome::failed(name, device, seed, why),
             Some(why) => Outcome::skipped(name, device, seed, why),
@@ -203,16 +203,18 @@ impl House {
 const BASICS: &[Feature] = &[Feature::Capsule, Feature::PacketSockets, Feature::Nftables];
 
 fn in_capsule(scenario: &Scenario, settings: &Settings) -> anyhow::Result<Outcome> {
+    let file = scenario.file.as_deref().map(absolute).transpose()?;
+    let name = file.map(|file| file.display().to_string());
     let mut args: Vec<_> = [
         INSIDE,
-        &scenario.name,
+        name.as_deref().unwrap_or(&scenario.name),
         "--dut",
         settings.device.name(),
         "--seed",
     ]
     .map(str::to_owned)
     .into();
-    args.push(settings.seed.to_string());
+    args.push(scenario.seed(settings.seed).to_string());
     if settings.timelines {
         args.push("--timelines".to_owned());
     }

@@ -51,7 +51,7 @@ fn settings() -> Settings {
     Settings {
         program: PathBuf::from(env!("CARGO_BIN_EXE_scenarios")),
         device: Device::Ftwall,
-        seed: seed.unwrap_or(1),
+        seed,
         keep: env::var_os("SCENARIOS_KEEP").map(PathBuf::from),
         timelines: false,
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use lab::presets::Office;
 use lab::{Node, Process, Spec, Stream};
 
-use super::namespaces::now;
+use super::namespaces::{epoch_us, now};
 use crate::binaries::Binaries;
 
 use crate::device::{BLOCK_1214, Device, STRING_MATCH};
@@ -75,18 +75,26 @@ impl<'a> Running<'a> {
     }
 
     /// Lets the daemon die and another one take over, as often as the scenario says; does nothing to
-    /// a device without one. Times count from `began`.
-    pub(super) fn suffer(&mut self, outages: &[Outage], began: Instant) -> anyhow::Result<()> {
+    /// a device without one. Times count from `began`. Returns when nobody watched, in microseconds
+    /// since the Unix epoch.
+    pub(super) fn suffer(
+        &mut self,
+        outages: &[Outage],
+        began: Instant,
+    ) -> anyhow::Result<Vec<(u64, u64)>> {
+        let mut blind_us = Vec::new();
         let Some(daemon) = &mut self.daemon else {
-            return Ok(());
+            return Ok(blind_us);
         };
         for outage in outages {
             sleep_until(began + outage.at);
+            let from = epoch_us();
             daemon.die()?;
             sleep_until(began + outage.until);
             daemon.rise(self.gateway)?;
+            blind_us.push((from, epoch_us()));
         }
-        Ok(())
+        Ok(blind_us)
     }
 
     /// Takes the device off. Rules that belong to a device without a process stay with the

@@ -186,7 +186,7 @@ impl Stage<'_> {
         let acting_since = now();
         let mut inside = Players::start(lab, &cast.inside, simulator)?;
         let real = real_web::play(self.scenario, lab, &inside, self.seed)?;
-        device.suffer(&self.scenario.outages, acting_since)?;
+        record.evidence.blind_us = device.suffer(&self.scenario.outages, acting_since)?;
         record
             .mishaps
             .extend(inside.await_end(self.scenario.window + CURTAIN));

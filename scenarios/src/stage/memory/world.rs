@@ -111,6 +111,8 @@ struct World {
     wire: Option<Wire>,
     wire_armed: Option<Duration>,
     witnesses: Witnesses,
+    /// Times without a daemon.
+    blind_us: Vec<(u64, u64)>,
     pinged_seen: usize,
     ending: bool,
     packets: u64,
@@ -176,6 +178,7 @@ impl World {
                 everything: setting.records_all,
                 ..Witnesses::default()
             },
+            blind_us: Vec::new(),
             pinged_seen: 0,
             ending: false,
             packets: 0,
@@ -339,8 +342,16 @@ impl World {
                     self.send_injected();
                 }
             }
-            Due::Daemon { lives: false } => self.gateway.kill(now),
-            Due::Daemon { lives: true } => self.gateway.start(now)?,
+            Due::Daemon { lives: false } => {
+                self.gateway.kill(now);
+                self.blind_us.push((epoch_us(now), u64::MAX));
+            }
+            Due::Daemon { lives: true } => {
+                self.gateway.start(now)?;
+                if let Some((_, until)) = self.blind_us.last_mut() {
+                    *until = epoch_us(now);
+                }
+            }
             Due::End => {}
         }
         Ok(())
@@ -565,6 +576,7 @@ impl World {
             ..Record::default()
         };
         record.evidence.ended_us = epoch_us(now);
+        record.evidence.blind_us = self.blind_us;
         record.evidence.inside = self.witnesses.inside;
         record.evidence.outside = self.witnesses.outside;
         collect(self.players, &mut record);
