@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::failure::Misconfigured;
 use super::inbound;
 use super::inject::Injector;
+use super::kernel_memory;
 use super::kernel_sets::{Change, Element, KernelSets};
 use super::marks::{MarkBit, MarkField};
 use super::queue::{self, Answer, PacketQueue, QueueReader, QueueSettings, QueuedPacket};
@@ -77,6 +78,9 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
     };
     let is_open = look_around(&rule_settings)?;
     let rules = backend::apply(&rule_settings, backend)?;
+    if leftovers.is_some() {
+        daemon.take_over()?;
+    }
     leftovers.into_iter().for_each(Installed::keep);
     daemon.announce(backend, &settings.events)?;
     if is_open {
@@ -192,6 +196,21 @@ impl Daemon {
             let mut stdout = open_events(&EventTarget::Stdout)?;
             stdout.notice(now, &ready);
             stdout.flush();
+        }
+        Ok(())
+    }
+
+    /// Learns from the kernel what a daemon that died knew of hosts and peers.
+    fn take_over(&mut self) -> anyhow::Result<()> {
+        let listing = nft::list().context("asking the kernel what it remembers")?;
+        let left = kernel_memory::read(&listing);
+        info!(
+            entries = left.len(),
+            "taken over from a daemon before this one"
+        );
+        let now = self.clock.now();
+        for entry in left {
+            self.engine.remember(now, entry);
         }
         Ok(())
     }
