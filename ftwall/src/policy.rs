@@ -25,6 +25,8 @@ pub(crate) struct Situation {
     pub(crate) is_second_opener: bool,
     /// Octets held back came again this often without a word more.
     pub(crate) repeats: u8,
+    /// What was held back fills a sender's first window with segments of one octet.
+    pub(crate) fills_window_with_octets: bool,
 }
 
 impl Situation {
@@ -104,8 +106,8 @@ pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> 
             .has_nothing_to_add()
             .then_some(drop(DropReason::TransferRequest)),
         Evidence::OpenerBeginning => {
-            (situation.has_nothing_to_add() && host_initiated && peer_is_known)
-                .then_some(drop(DropReason::Opener))
+            let is_stuck = situation.has_nothing_to_add() && host_initiated;
+            (is_stuck && confirms_beginning(situation)).then_some(drop(DropReason::Opener))
         }
         Evidence::NumberedRequest | Evidence::SpecialPath => {
             confirms_path(situation).then_some(Ruling {
@@ -122,6 +124,13 @@ fn confirms_opener(situation: &Situation) -> bool {
         || situation.peer_is_known
         || (situation.host_initiated && is_contested_port(situation.port))
         || situation.is_second_opener
+}
+
+/// A window full of single octets cannot grow to twelve while they are held back. No ordinary program
+/// begins so on a port of the web.
+fn confirms_beginning(situation: &Situation) -> bool {
+    situation.peer_is_known
+        || (situation.fills_window_with_octets && is_contested_port(situation.port))
 }
 
 /// A locked host goes on browsing, so that its being locked says nothing about a path on a port of
@@ -228,6 +237,7 @@ mod tests {
         port: 2001,
         is_second_opener: false,
         repeats: 0,
+        fills_window_with_octets: false,
     };
     const INBOUND: Situation = Situation {
         host_initiated: false,
@@ -342,6 +352,37 @@ mod tests {
             ..INBOUND
         };
         assert_eq!(rule(Evidence::OpenerBeginning, &outsider), None);
+    }
+
+    #[test]
+    fn a_window_of_single_octets_on_a_port_of_the_web_counts_as_an_opener() {
+        let filled = Situation {
+            port: 443,
+            repeats: MAX_REPEATS,
+            fills_window_with_octets: true,
+            ..OUTBOUND
+        };
+        assert!(rule(Evidence::OpenerBeginning, &filled).unwrap().locks);
+        for weaker in [
+            Situation {
+                port: 2001,
+                ..filled
+            },
+            Situation {
+                repeats: MAX_REPEATS - 1,
+                ..filled
+            },
+            Situation {
+                fills_window_with_octets: false,
+                ..filled
+            },
+            Situation {
+                host_initiated: false,
+                ..filled
+            },
+        ] {
+            assert_eq!(rule(Evidence::OpenerBeginning, &weaker), None, "{weaker:?}");
+        }
     }
 
     #[test]

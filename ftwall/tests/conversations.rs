@@ -268,6 +268,39 @@ fn an_opener_that_looks_encrypted_never_leaves() {
 }
 
 #[test]
+fn an_opener_stuck_in_a_window_of_single_octets_never_leaves_on_a_port_of_the_web() {
+    for peer in ["198.18.0.5:80", "198.18.0.5:443"] {
+        let mut gateway = Gateway::new(EngineConfig::default());
+        let mut dial = Connection::open(&mut gateway, "10.77.1.1:3000", peer);
+        let window = &RANDOM_OPENER[..10];
+        let verdicts = dial.client_says_cut(&mut gateway, window, 1);
+        assert!(
+            verdicts.iter().all(|verdict| verdict.is_drop()),
+            "{peer}: {verdicts:?}"
+        );
+        for repetition in 1..=4 {
+            let verdict = dial.client_repeats(&mut gateway, 10, &window[..1]);
+            assert!(
+                verdict.is_drop(),
+                "{peer}, repetition {repetition}: {verdict:?}"
+            );
+        }
+        assert!(gateway.is_locked(HOST), "{peer}");
+    }
+}
+
+#[test]
+fn a_short_binary_message_that_waits_for_its_answer_leaves_on_a_port_of_the_web() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::open(&mut gateway, "10.77.1.1:3000", "198.18.0.5:443");
+    let message = &RANDOM_OPENER[..10];
+    assert!(dial.client_says(&mut gateway, message).is_drop());
+    assert!(dial.client_repeats(&mut gateway, 10, message).is_drop());
+    assert!(!dial.client_repeats(&mut gateway, 10, message).is_drop());
+    assert!(!gateway.is_locked(HOST));
+}
+
+#[test]
 fn the_answer_to_an_unconfirmed_opener_never_arrives_however_it_is_cut() {
     for (len, piece) in [
         (8, 8),

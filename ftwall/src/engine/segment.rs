@@ -208,6 +208,7 @@ impl Engine {
         let sightings = [first_copy, second_copy].into_iter().flatten();
         let situation = Situation {
             repeats: flow.stalls,
+            fills_window_with_octets: fills_window_with_octets(flow),
             ..self.situation(now, parties)
         };
         let mut findings = sightings.filter_map(|seen| find(seen, &situation));
@@ -418,6 +419,13 @@ fn is_late(flow: &Flow, arrival: &Arrival<'_>) -> bool {
     flow.start == Start::Midstream || (responder_speaks && is_silent && !answers_silence)
 }
 
+/// Whether the initiator has sent about as many segments as octets, and as many as a first window
+/// allows: then it cannot send more before these are acknowledged.
+fn fills_window_with_octets(flow: &Flow) -> bool {
+    let octets = flow.stream(Role::Initiator).head().len();
+    octets >= FIRST_WINDOW_SEGMENTS && flow.payload_segments as usize >= octets
+}
+
 fn conversation(flow: &Flow) -> Conversation<'_> {
     Conversation {
         initiator: head_of(flow.stream(Role::Initiator)),
@@ -449,6 +457,8 @@ const fn is_opener(evidence: Evidence) -> bool {
     matches!(evidence, Evidence::OpenerShape | Evidence::EncryptedOpener)
 }
 
+/// Segments that a sender may have under way before the first is acknowledged (RFC 6928).
+const FIRST_WINDOW_SEGMENTS: usize = 10;
 /// Segments with payload after which an unrecognised flow is no longer watched.
 const MIN_WATCHED_SEGMENTS: u32 = 4;
 /// Segments with payload after which an undecided flow counts as unrecognised: as many as the longest
