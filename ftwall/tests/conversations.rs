@@ -628,6 +628,23 @@ fn a_locked_host_dials_no_strangers_but_proven_addresses() {
 }
 
 #[test]
+fn a_dial_under_way_when_its_host_becomes_locked_is_not_answered_afterwards() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::established("10.77.1.1:3000", "198.18.0.77:2002", None);
+    let mut web = Connection::established("10.77.1.1:3001", WEB, None);
+    assert!(!dial.dial(&mut gateway).is_drop() && !web.dial(&mut gateway).is_drop());
+    gateway.datagram(CLIENT, PEER, PING);
+    assert_eq!(
+        dial.accept(&mut gateway),
+        Verdict::Drop(DropReason::LockedDial)
+    );
+    assert!(!web.accept(&mut gateway).is_drop());
+    let mut inbound = Connection::established("198.18.0.78:4000", CLIENT, None);
+    assert!(!inbound.dial(&mut gateway).is_drop());
+    assert!(!inbound.accept(&mut gateway).is_drop(), "the host dialled nobody");
+}
+
+#[test]
 fn with_locked_dials_watched_the_first_payload_decides() {
     let config = EngineConfig {
         locked_dials: LockedDials::Watch,

@@ -30,6 +30,10 @@ impl Arrival<'_> {
     const fn is_dial(&self) -> bool {
         self.segment.syn && self.segment.acknowledgement.is_none()
     }
+
+    const fn answers_dial(&self) -> bool {
+        self.segment.syn && self.segment.acknowledgement.is_some()
+    }
 }
 
 impl Engine {
@@ -133,10 +137,11 @@ impl Engine {
         }
     }
 
-    /// Whether a locked host dials where it must not.
+    /// Whether a locked host dials where it must not, or is answered there: a dial that was under way
+    /// when its host became locked is not to complete later.
     fn is_refused_dial(&self, arrival: &Arrival<'_>, parties: &Parties) -> bool {
         let Parties { host, peer, .. } = *parties;
-        arrival.is_dial()
+        (arrival.is_dial() || arrival.answers_dial())
             && parties.host_initiated
             && self.suspects.is_locked(*host.ip(), arrival.now)
             && !policy::may_dial(&self.config, peer.port(), self.is_proven(arrival.now, peer))

@@ -181,6 +181,12 @@ pub fn is_syn() -> Value {
     )
 }
 
+/// TCP flags among SYN and ACK: both of them answer one that opens a connection.
+pub fn is_syn_ack() -> Value {
+    let both = json!({ "|": ["syn", "ack"] });
+    equals(&json!({ "&": [field("tcp", "flags"), both] }), both)
+}
+
 /// The packet opens a connection that conntrack has not seen before.
 pub fn is_new() -> Value {
     compare("in", &ct("state"), json!(["new"]))

@@ -25,8 +25,8 @@ use super::marks::{MarkBit, MarkField};
 use super::nft_json::{
     accept, add_chain, add_elements, add_expiring_set, add_forward_chain, add_network_set,
     add_rule, add_table, clear_bits, compare, concat, counter, ct, drop, equals, field,
-    flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_new, is_syn, masked, meta,
-    prefix, queue, range, raw, set_bits,
+    flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_new, is_syn, is_syn_ack,
+    masked, meta, prefix, queue, range, raw, set_bits,
 };
 use super::xt;
 use crate::protocol::{ByteMatch, Direction, UdpShape};
@@ -266,6 +266,7 @@ fn decide_rules(settings: &RuleSettings) -> Vec<Value> {
     rules.extend(peer_rules());
     rules.push(tolerated_rule(settings.marks));
     rules.push(dial_rule());
+    rules.push(dial_answer_rule());
     rules.push(payload_rule(settings.payload_test));
     rules.extend(shape_rules(&settings.shapes, true));
     if settings.strict {
@@ -384,6 +385,20 @@ fn dial_rule() -> Value {
             in_set("==", &source(), LOCKED),
             is_syn(),
             compare(">=", &field("tcp", "dport"), FIRST_DIALED_PORT),
+            goto(ENQUEUE),
+        ],
+    )
+}
+
+/// A dial may have left before its host was locked, and be answered, or answered again, after that.
+fn dial_answer_rule() -> Value {
+    add_rule(
+        DECIDE,
+        "a dial of a locked host is answered",
+        &[
+            in_set("==", &destination(), LOCKED),
+            is_syn_ack(),
+            compare(">=", &field("tcp", "sport"), FIRST_DIALED_PORT),
             goto(ENQUEUE),
         ],
     )
@@ -757,6 +772,7 @@ mod tests {
         "from a known peer"
         "watched long enough, nobody locked"
         "a locked host dials"
+        "a dial of a locked host is answered"
         "TCP payload, undecided"
         "pong"
         "strict: UDP from a locked host"

@@ -135,7 +135,7 @@ impl Connection {
     }
 
     /// The server's answer to it.
-    pub(crate) fn accept(&mut self, gateway: &mut Gateway) {
+    pub(crate) fn accept(&mut self, gateway: &mut Gateway) -> Verdict {
         let sequence = self.server_next.wrapping_sub(1);
         let answer = tcp(
             self.server,
@@ -145,7 +145,7 @@ impl Connection {
             SYN,
             &[],
         );
-        gateway.send(&answer, self.conntrack(true));
+        gateway.send(&answer, self.conntrack(true))
     }
 
     /// Goes on so many sequence numbers further, as a later connection between the same ends does.
