@@ -7,7 +7,7 @@ use std::time::Duration;
 use ftwall::config::{LockedDials, Reply, Strictness};
 use ftwall::{
     Action, ClearReason, Details, DropReason, EngineConfig, Event, EventType, Evidence, PassReason,
-    TolerateReason, Verdict,
+    Remembered, TolerateReason, Verdict,
 };
 use proptest::prelude::*;
 use support::{
@@ -156,6 +156,51 @@ fn what_is_remembered_is_counted() {
         (answered.flows, answered.buffered, answered.proven),
         (1, 0, 1)
     );
+}
+
+#[test]
+fn what_an_engine_before_this_one_knew_holds_for_as_long_as_it_was_left() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let (host, peer) = (*end(CLIENT).ip(), end(PEER));
+    let left = [
+        Remembered::Locked {
+            host,
+            for_: Duration::from_secs(30),
+        },
+        Remembered::Peer {
+            client: host,
+            peer,
+            for_: Duration::from_secs(90),
+        },
+    ];
+    for entry in left {
+        gateway.engine.remember(gateway.now, entry);
+    }
+    let dials = |gateway: &mut Gateway| {
+        [PEER, "198.18.0.77:2002"]
+            .map(|to| Connection::established("10.77.1.1:3000", to, None).dial(gateway))
+    };
+    let known = Verdict::Drop(DropReason::KnownPeer);
+    let refused = Verdict::Drop(DropReason::LockedDial);
+    let free = Verdict::Pass(PassReason::NoPayload);
+    assert_eq!(dials(&mut gateway), [known, refused]);
+    gateway.wait(Duration::from_secs(30));
+    assert_eq!(dials(&mut gateway), [known, free], "the lock ran out");
+    gateway.wait(Duration::from_secs(60));
+    assert_eq!(dials(&mut gateway), [free, free], "the peer is forgotten");
+}
+
+#[test]
+fn a_lock_taken_over_lasts_no_longer_than_a_new_one() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let host = *end(CLIENT).ip();
+    let for_ = Duration::from_secs(9000);
+    gateway
+        .engine
+        .remember(gateway.now, Remembered::Locked { host, for_ });
+    gateway.wait(Duration::from_secs(120));
+    let released = Action::ReleaseHost { host };
+    assert_eq!(gateway.actions, [released]);
 }
 
 #[test]
@@ -641,7 +686,10 @@ fn a_dial_under_way_when_its_host_becomes_locked_is_not_answered_afterwards() {
     assert!(!web.accept(&mut gateway).is_drop());
     let mut inbound = Connection::established("198.18.0.78:4000", CLIENT, None);
     assert!(!inbound.dial(&mut gateway).is_drop());
-    assert!(!inbound.accept(&mut gateway).is_drop(), "the host dialled nobody");
+    assert!(
+        !inbound.accept(&mut gateway).is_drop(),
+        "the host dialled nobody"
+    );
 }
 
 #[test]
