@@ -327,7 +327,7 @@ impl Engine {
             port,
             is_second_opener: host_initiated && other_opener.is_some(),
             repeats: 0,
-            fills_window_with_octets: false,
+            fills_window: false,
         }
     }
 

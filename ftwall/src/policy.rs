@@ -25,8 +25,8 @@ pub(crate) struct Situation {
     pub(crate) is_second_opener: bool,
     /// Octets held back came again this often without a word more.
     pub(crate) repeats: u8,
-    /// What was held back fills a sender's first window with segments of one octet.
-    pub(crate) fills_window_with_octets: bool,
+    /// What was held back fills its sender's first window with segments of a few octets each.
+    pub(crate) fills_window: bool,
 }
 
 impl Situation {
@@ -106,15 +106,21 @@ pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> 
             .has_nothing_to_add()
             .then_some(drop(DropReason::TransferRequest)),
         Evidence::OpenerBeginning => {
-            let is_stuck = situation.has_nothing_to_add() && host_initiated;
-            (is_stuck && confirms_beginning(situation)).then_some(drop(DropReason::Opener))
+            confirms_beginning(situation).then_some(drop(DropReason::Opener))
         }
-        Evidence::NumberedRequest | Evidence::SpecialPath => {
-            confirms_path(situation).then_some(Ruling {
+        Evidence::NumberedRequest | Evidence::SpecialPath if confirms_path(situation) => {
+            Some(Ruling {
                 locks: peer_is_known,
                 ..drop(DropReason::TransferRequest)
             })
         }
+        // Cut so small, its marks never come while it is held back; it is not let go without them.
+        Evidence::NumberedRequest => is_stuck_in_window(situation).then_some(Ruling {
+            reason: DropReason::TransferRequest,
+            locks: false,
+            teaches: false,
+        }),
+        Evidence::SpecialPath => None,
     }
 }
 
@@ -126,11 +132,18 @@ fn confirms_opener(situation: &Situation) -> bool {
         || situation.is_second_opener
 }
 
-/// A window full of single octets cannot grow to twelve while they are held back. No ordinary program
-/// begins so on a port of the web.
+/// What its sender repeats without adding to it counts as the opener it may be, towards a known peer,
+/// and where a window full of single octets could not grow to twelve.
 fn confirms_beginning(situation: &Situation) -> bool {
-    situation.peer_is_known
-        || (situation.fills_window_with_octets && is_contested_port(situation.port))
+    let is_place = situation.host_is_locked || is_contested_port(situation.port);
+    let is_known = situation.peer_is_known && situation.has_nothing_to_add();
+    situation.host_initiated && (is_known || (is_place && is_stuck_in_window(situation)))
+}
+
+/// Whether a sender cannot go on before something of what it cut so small is acknowledged. No ordinary
+/// program begins so.
+const fn is_stuck_in_window(situation: &Situation) -> bool {
+    situation.has_nothing_to_add() && situation.fills_window
 }
 
 /// A locked host goes on browsing, so that its being locked says nothing about a path on a port of
@@ -237,7 +250,7 @@ mod tests {
         port: 2001,
         is_second_opener: false,
         repeats: 0,
-        fills_window_with_octets: false,
+        fills_window: false,
     };
     const INBOUND: Situation = Situation {
         host_initiated: false,
@@ -355,14 +368,37 @@ mod tests {
     }
 
     #[test]
-    fn a_window_of_single_octets_on_a_port_of_the_web_counts_as_an_opener() {
+    fn a_numbered_request_stuck_in_its_window_is_dropped_and_locks_nobody() {
+        let stuck = Situation {
+            repeats: MAX_REPEATS,
+            fills_window: true,
+            ..OUTBOUND
+        };
+        let ruling = rule(Evidence::NumberedRequest, &stuck).unwrap();
+        assert!(!ruling.locks && !ruling.teaches);
+        assert_eq!(rule(Evidence::SpecialPath, &stuck), None);
+        let whole = Situation {
+            fills_window: false,
+            ..stuck
+        };
+        assert_eq!(rule(Evidence::NumberedRequest, &whole), None);
+    }
+
+    #[test]
+    fn a_window_of_single_octets_counts_as_an_opener_of_a_locked_host_and_on_a_port_of_the_web() {
         let filled = Situation {
             port: 443,
             repeats: MAX_REPEATS,
-            fills_window_with_octets: true,
+            fills_window: true,
             ..OUTBOUND
         };
         assert!(rule(Evidence::OpenerBeginning, &filled).unwrap().locks);
+        let locked = Situation {
+            port: 2001,
+            host_is_locked: true,
+            ..filled
+        };
+        assert!(rule(Evidence::OpenerBeginning, &locked).unwrap().locks);
         for weaker in [
             Situation {
                 port: 2001,
@@ -373,7 +409,7 @@ mod tests {
                 ..filled
             },
             Situation {
-                fills_window_with_octets: false,
+                fills_window: false,
                 ..filled
             },
             Situation {

@@ -335,6 +335,36 @@ fn an_opener_stuck_in_a_window_of_single_octets_never_leaves_on_a_port_of_the_we
 }
 
 #[test]
+fn a_locked_hosts_opener_stuck_in_a_window_of_single_octets_never_leaves() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::open(&mut gateway, "10.77.1.1:3000", "198.18.0.5:1819");
+    gateway.datagram(CLIENT, PEER, PING);
+    dial.client_says_cut(&mut gateway, &RANDOM_OPENER[..11], 1);
+    for repetition in 1..=4 {
+        let verdict = dial.client_repeats(&mut gateway, 11, &RANDOM_OPENER[..1]);
+        assert!(verdict.is_drop(), "repetition {repetition}: {verdict:?}");
+    }
+}
+
+#[test]
+fn a_numbered_request_stuck_in_its_window_never_leaves() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::open(&mut gateway, "10.77.1.1:3000", PEER);
+    let window = &b"GET /40061/a_song.mp3 HTTP/1.1\r\nHost: 198.18.0.5"[..33];
+    let verdicts = dial.client_says_cut(&mut gateway, window, 3);
+    let numbered = verdicts.iter().skip(2);
+    assert!(
+        numbered.clone().all(|verdict| verdict.is_drop()),
+        "{verdicts:?}"
+    );
+    for repetition in 1..=4 {
+        let verdict = dial.client_repeats(&mut gateway, 33, &window[..3]);
+        assert!(verdict.is_drop(), "repetition {repetition}: {verdict:?}");
+    }
+    assert!(!gateway.is_locked(HOST));
+}
+
+#[test]
 fn a_short_binary_message_that_waits_for_its_answer_leaves_on_a_port_of_the_web() {
     let mut gateway = Gateway::new(EngineConfig::default());
     let mut dial = Connection::open(&mut gateway, "10.77.1.1:3000", "198.18.0.5:443");

@@ -213,7 +213,7 @@ impl Engine {
         let sightings = [first_copy, second_copy].into_iter().flatten();
         let situation = Situation {
             repeats: flow.stalls,
-            fills_window_with_octets: fills_window_with_octets(flow),
+            fills_window: fills_window(flow),
             ..self.situation(now, parties)
         };
         let mut findings = sightings.filter_map(|seen| find(seen, &situation));
@@ -424,11 +424,15 @@ fn is_late(flow: &Flow, arrival: &Arrival<'_>) -> bool {
     flow.start == Start::Midstream || (responder_speaks && is_silent && !answers_silence)
 }
 
-/// Whether the initiator has sent about as many segments as octets, and as many as a first window
-/// allows: then it cannot send more before these are acknowledged.
-fn fills_window_with_octets(flow: &Flow) -> bool {
-    let octets = flow.stream(Role::Initiator).head().len();
-    octets >= FIRST_WINDOW_SEGMENTS && flow.payload_segments as usize >= octets
+/// Whether the initiator has sent as many segments as a first window allows, hardly an octet in each,
+/// and is not at the end of a head: then it cannot go on before some are acknowledged.
+fn fills_window(flow: &Flow) -> bool {
+    let octets = flow.stream(Role::Initiator).head();
+    let segments = flow.payload_segments as usize;
+    segments >= FIRST_WINDOW_SEGMENTS
+        && octets.len() <= segments * MOST_OCTETS_OF_TINY
+        && octets.len() >= FIRST_WINDOW_SEGMENTS
+        && !octets.ends_with(b"\r\n\r\n")
 }
 
 fn conversation(flow: &Flow) -> Conversation<'_> {
@@ -464,6 +468,8 @@ const fn is_opener(evidence: Evidence) -> bool {
 
 /// Segments that a sender may have under way before the first is acknowledged (RFC 6928).
 const FIRST_WINDOW_SEGMENTS: usize = 10;
+/// Octets per segment, on average, that no ordinary program writes ten times in a row.
+const MOST_OCTETS_OF_TINY: usize = 16;
 /// Segments with payload after which an unrecognised flow is no longer watched.
 const MIN_WATCHED_SEGMENTS: u32 = 4;
 /// Segments with payload after which an undecided flow counts as unrecognised: as many as the longest
