@@ -40,22 +40,23 @@ pub fn recipe(seed: u64) -> Recipe {
     let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
     let hosts = draw.0.random_range(1..=MOST_HOSTS);
     let outages = draw.outages();
-    let clients = draw.clients(hosts, &outages);
-    let ftwall = draw.options();
-    Recipe {
+    let line = draw.line();
+    let mut recipe = Recipe {
         about: format!("drawn from seed {seed}"),
         seed,
         hosts,
         nat: draw.one_in(3),
-        line: draw.line(),
         population: draw.0.random_range(30..=120),
         peer_segment: draw.segment(5),
-        browsers: draw.browsers(hosts, &clients, &ftwall),
-        clients,
-        ftwall,
+        clients: draw.clients(hosts, &line, &outages),
+        browsers: Vec::new(),
+        ftwall: draw.options(),
+        line,
         outages,
         window_ms: WINDOW_MS,
-    }
+    };
+    recipe.browsers = draw.browsers(&recipe);
+    recipe
 }
 
 /// Whether ordinary traffic of a locked host passes: its dials to other ports than the web's are
@@ -108,15 +109,22 @@ impl Draw {
     }
 
     /// One client a host at most: a host's account is one, whoever speaks from it.
-    fn clients(&mut self, hosts: usize, outages: &[OutageRecipe]) -> Vec<ClientRecipe> {
+    fn clients(
+        &mut self,
+        hosts: usize,
+        line: &LineRecipe,
+        outages: &[OutageRecipe],
+    ) -> Vec<ClientRecipe> {
         let infected = self.0.random_range(1..=hosts.min(MOST_CLIENTS));
         (1..=infected)
-            .map(|host| self.client(host, outages))
+            .map(|host| self.client(host, line, outages))
             .collect()
     }
 
-    fn client(&mut self, host: usize, outages: &[OutageRecipe]) -> ClientRecipe {
+    fn client(&mut self, host: usize, line: &LineRecipe, outages: &[OutageRecipe]) -> ClientRecipe {
         let profile = self.any(&PROFILES);
+        // A witness on the wire sees fragments of a ping whose others are lost; the peer sees none.
+        let may_fragment = profile.pinging != Pinging::Never && line.loss_pct == 0.0;
         ClientRecipe {
             host,
             profile: profile.name.to_owned(),
@@ -126,8 +134,7 @@ impl Draw {
                 .then(|| self.any(&["random", "constant"]).to_owned()),
             http_style: self.http_style(profile),
             segment: self.segment(3),
-            fragment: (profile.pinging != Pinging::Never && self.one_in(8))
-                .then(|| self.any(&FRAGMENTS)),
+            fragment: (may_fragment && self.one_in(6)).then(|| self.any(&FRAGMENTS)),
             transfer_port: self.one_in(6).then(|| self.any(&[80, 443])),
         }
     }
@@ -155,19 +162,21 @@ impl Draw {
         (asks && self.one_in(3)).then(|| self.any(&styles).to_owned())
     }
 
-    fn browsers(
-        &mut self,
-        hosts: usize,
-        clients: &[ClientRecipe],
-        options: &[String],
-    ) -> Vec<BrowserRecipe> {
-        let is_strict = options.iter().any(|option| option == "strict");
+    fn browsers(&mut self, recipe: &Recipe) -> Vec<BrowserRecipe> {
+        let is_strict = recipe.ftwall.iter().any(|option| option == "strict");
         let mut browsers = Vec::new();
-        for host in 1..=hosts {
-            let is_infected = clients.iter().any(|client| client.host == host);
-            let passes = |kind: &&Kind| !is_infected || passes_a_lock(**kind, is_strict);
-            let kinds: Vec<_> = Kind::all().iter().filter(passes).copied().collect();
-            if self.one_in(2) {
+        for host in 1..=recipe.hosts {
+            let is_infected = recipe.clients.iter().any(|client| client.host == host);
+            let passes = |kind: Kind| !is_infected || passes_a_lock(kind, is_strict);
+            // On a long line that loses packets a large download outlasts a request's patience.
+            let is_quick = |kind: Kind| recipe.line.loss_pct == 0.0 || kind != Kind::HttpBytes;
+            let kinds = Kind::all().iter().copied();
+            let kinds: Vec<_> = kinds
+                .filter(|kind| passes(*kind) && is_quick(*kind))
+                .collect();
+            // What a strictly treated host had under way is unknown to a daemon that takes over.
+            let is_known = !is_infected || !is_strict || recipe.outages.is_empty();
+            if is_known && self.one_in(2) {
                 browsers.push(self.browser(host, &kinds));
             }
         }

@@ -75,6 +75,8 @@ pub struct Dialer {
     cache: Cache,
     rung: usize,
     rung_since: Duration,
+    /// A host may be switched on late: its waits count from its first move.
+    has_begun: bool,
     heard_by_udp: bool,
     pings: BTreeMap<Ipv4Addr, Ping>,
     next_flood: Duration,
@@ -103,6 +105,7 @@ impl Dialer {
             cache,
             rung: 0,
             rung_since: Duration::ZERO,
+            has_begun: false,
             heard_by_udp: false,
             pings: BTreeMap::new(),
             next_flood: Duration::ZERO,
@@ -157,6 +160,9 @@ impl Dialer {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Duration) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.rung_since = now;
+        }
         self.expire_pings(now);
         self.reconsider_mode(now);
         let is_tick = now >= self.next_tick;
