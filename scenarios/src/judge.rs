@@ -385,7 +385,7 @@ fn late_touch(host: &str, row: &Row) -> Option<Finding> {
     })
 }
 
-/// Handshakes that were begun, and completed, after the host must have been known, web ports left out.
+/// Handshakes that completed after the host must have been known, web ports left out.
 #[must_use]
 pub fn touched_late(row: &Row) -> Vec<&Sighting> {
     let Some(identified_us) = row.identified_us else {
@@ -394,7 +394,7 @@ pub fn touched_late(row: &Row) -> Vec<&Sighting> {
     let grace = u64::try_from(LOCK_GRACE.as_micros()).unwrap_or(u64::MAX);
     row.at(Level::Touched)
         .into_iter()
-        .filter(|sighting| row.begun_us(sighting) > identified_us.saturating_add(grace))
+        .filter(|sighting| sighting.at_us > identified_us.saturating_add(grace))
         .filter(|sighting| !to_web_port(sighting))
         .collect()
 }

@@ -33,12 +33,9 @@ pub struct Row {
     pub identified_us: Option<u64>,
 }
 
-/// One contact, or an attempt at one.
+/// One contact: for each level reached, the sighting that saw it first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Contact {
-    /// When the client set out, if it said so.
-    begun_us: Option<u64>,
-    /// For each level reached, the sighting that saw it first.
     first: BTreeMap<Level, Sighting>,
 }
 
@@ -51,10 +48,11 @@ impl Ledger {
             ..Self::default()
         };
         for attempt in &observations.attempts {
-            let row = ledger.row(&attempt.host);
-            *row.attempts.entry(attempt.kind).or_default() += 1;
-            let contact = row.contacts.entry(attempt.flow.key()).or_default();
-            contact.begun_us.get_or_insert(attempt.at_us);
+            *ledger
+                .row(&attempt.host)
+                .attempts
+                .entry(attempt.kind)
+                .or_default() += 1;
         }
         for (host, modes) in &observations.modes {
             ledger.row(host).modes.clone_from(modes);
@@ -89,14 +87,6 @@ impl Row {
         if sighting.at_us < first.at_us {
             *first = sighting.clone();
         }
-    }
-
-    /// When the contact was begun that a sighting is of: on a bad line long before it was seen.
-    #[must_use]
-    pub fn begun_us(&self, sighting: &Sighting) -> u64 {
-        let contact = self.contacts.get(&sighting.flow.key());
-        let begun_us = contact.and_then(|contact| contact.begun_us);
-        begun_us.unwrap_or(sighting.at_us)
     }
 
     /// The worst level reached with any peer.
