@@ -525,9 +525,9 @@ pub(crate) fn drop_details(
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A lock renewed by a flood is announced to the kernel this often at most.
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// A peer named again is announced to the kernel this often at most.
-const RELEARN_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const RELEARN_INTERVAL: Duration = Duration::from_secs(60);
 const REPORTS_PER_MINUTE: u32 = 600;
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::signals::EndRequests;
 use super::{nft, surroundings};
 use crate::config::{NeverBlock, Reply};
 use crate::control::events::{EventTarget, EventWriter, Notice, Statistics};
+use crate::suspects::{ANNOUNCE_INTERVAL, RELEARN_INTERVAL};
 use crate::{Action, Conntrack, Engine, EngineConfig, Ingress, PassReason, Timestamp, Verdict};
 
 /// Packets taken at once before actions and events are seen to.
@@ -387,21 +388,28 @@ pub const fn question(marks: MarkField, mark: u32) -> Conntrack {
     }
 }
 
-/// What an action changes in the kernel's sets, where peers are `blocked` over these transports.
+/// What an action changes in the kernel's sets, where peers are `blocked` over these transports. The
+/// engine does not announce every renewal and takes out itself what has ended: elements stay longer by
+/// the time a renewal may go unannounced, so that the kernel never forgets first.
 pub fn set_changes(action: &Action, blocked: &[Transport]) -> Vec<Change> {
     let peer = |client: Ipv4Addr, peer: SocketAddrV4, stays: Option<Duration>| {
         let change = |transport: &Transport| (Element::Peer(client, peer, *transport), stays);
         blocked.iter().map(change).collect()
     };
     match *action {
-        Action::LockHost { host, for_ } => vec![(Element::Locked(host), Some(for_))],
+        Action::LockHost { host, for_ } => {
+            vec![(
+                Element::Locked(host),
+                Some(for_.saturating_add(ANNOUNCE_INTERVAL)),
+            )]
+        }
         Action::ReleaseHost { host } => vec![(Element::Locked(host), None)],
         Action::LearnPeer {
             client,
             peer: at,
             for_,
             kernel_drop: true,
-        } => peer(client, at, Some(for_)),
+        } => peer(client, at, Some(for_.saturating_add(RELEARN_INTERVAL))),
         // Ports of the web are decided by payload; the engine alone knows this peer.
         Action::LearnPeer {
             kernel_drop: false, ..
@@ -466,6 +474,24 @@ mod tests {
         for (verdict, expected) in cases {
             assert_eq!(answer(marks, 0x0100_0007, verdict), expected, "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn the_kernel_forgets_nobody_before_the_engine_does() {
+        let (host, for_) = (Ipv4Addr::new(10, 77, 1, 1), Duration::from_secs(120));
+        let lock = set_changes(&Action::LockHost { host, for_ }, &[]);
+        assert_eq!(
+            lock,
+            [(Element::Locked(host), Some(for_ + ANNOUNCE_INTERVAL))]
+        );
+        let learned = Action::LearnPeer {
+            client: host,
+            peer: SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), 1214),
+            for_,
+            kernel_drop: true,
+        };
+        let stays = set_changes(&learned, &[Transport::Tcp]);
+        assert_eq!(stays[0].1, Some(for_ + RELEARN_INTERVAL));
     }
 
     #[test]

@@ -262,13 +262,14 @@ fn decide_rules(settings: &RuleSettings) -> Vec<Value> {
         ));
     }
     rules.push(remember_start(settings.marks));
+    // Before known peers are dropped: a ping is answered, and an answer renews the lock of its host.
     rules.extend(shape_rules(&settings.shapes, false));
+    rules.extend(shape_rules(&settings.shapes, true));
     rules.extend(peer_rules());
     rules.push(tolerated_rule(settings.marks));
     rules.push(dial_rule());
     rules.push(dial_answer_rule());
     rules.push(payload_rule(settings.payload_test));
-    rules.extend(shape_rules(&settings.shapes, true));
     if settings.strict {
         rules.extend(strict_rules());
     }
@@ -768,13 +769,13 @@ mod tests {
         "connections from outside"
         "first SYN seen"
         "ping"
+        "pong"
         "to a known peer"
         "from a known peer"
         "watched long enough, nobody locked"
         "a locked host dials"
         "a dial of a locked host is answered"
         "TCP payload, undecided"
-        "pong"
         "strict: UDP from a locked host"
         "strict: UDP to a locked host"
         "#);

@@ -69,7 +69,7 @@ fn whatever_the_engine_would_not_plainly_pass_is_queued_or_decided_in_the_kernel
         "{seen:?}"
     );
     assert!(
-        seen.stricter + seen.unasked_pongs < wanted / 100,
+        seen.stricter + seen.unasked_pongs < seen.packets / 500,
         "{seen:?}"
     );
     assert!(
@@ -88,7 +88,7 @@ struct Tally {
     spared: usize,
     /// Cases that ended where the gateway held back what an engine that sees everything passes.
     stricter: usize,
-    /// Cases that ended with a pong that nobody was asked about.
+    /// Cases that ended with a pong that the daemon was not asked about.
     unasked_pongs: usize,
 }
 
@@ -133,7 +133,7 @@ fn compare(options: &[&str], talks: &[Talk]) -> Result<Tally, TestCaseError> {
             let seen = watcher.watch(now, &sent, conntrack);
             let what = || format!("{} of conversation {number}, {talk:?}", Shown(&sent));
             let is_handed_over = is_queued || is_dropped;
-            if !is_handed_over && seen.is_notable && sent.is_pong() {
+            if !is_queued && seen.is_notable && sent.is_pong() {
                 tally.unasked_pongs += 1;
                 return Ok(tally);
             }

@@ -134,7 +134,7 @@ impl Gateway {
 
     /// Takes a whole IPv4 packet that arrived on one side, and rewrites it if it has to. `now` never
     /// runs backwards.
-    pub fn forward(&mut self, now: Duration, from: Side, packet: &mut Vec<u8>) -> Forward {
+    pub fn forward(&mut self, now: Duration, from: Side, packet: &mut [u8]) -> Forward {
         self.counts.packets += 1;
         let passes = self.route(now, from, packet);
         self.track_injected(now);

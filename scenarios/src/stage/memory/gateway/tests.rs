@@ -219,11 +219,27 @@ fn a_known_peer_is_dropped_in_the_kernel_once_the_set_is_written() {
     bench.wait(Duration::from_millis(20));
     let queued = bench.queued();
     assert_eq!(bench.send(tcp(host(), peer(), (1, 0), "S", b"")), None);
-    assert_eq!(bench.udp(peer(), host(), PONG), None);
+    assert_eq!(bench.udp(peer(), host(), b"anything"), None);
     assert_eq!(bench.queued(), queued, "nobody is asked about either");
     let rules = bench.gateway.ruleset().expect("they are in place");
     assert_eq!(rules.packets("to a known peer"), Some(1));
     assert_eq!(rules.packets("from a known peer"), Some(1));
+}
+
+#[test]
+fn the_answer_to_a_probe_in_a_known_peers_name_reaches_the_daemon_and_renews_the_lock() {
+    let mut bench = Bench::new(&["--lock-time", "60s"], None);
+    bench.udp(host(), peer(), PING);
+    bench.gateway.poll_injected().expect("ftwall answers");
+    bench.wait(Duration::from_secs(40));
+    let probe = bench.gateway.poll_injected().expect("ftwall asks at half time");
+    assert_eq!((ends(&probe), probe[28]), ((peer(), host()), PING[0]));
+    assert_eq!(bench.udp(host(), peer(), PONG), None);
+    assert_eq!(bench.verdicts("drop/pong"), 1);
+    bench.wait(Duration::from_secs(40));
+    let now = bench.now;
+    let rules = bench.gateway.ruleset().expect("they are in place");
+    assert_eq!(rules.elements(LOCKED, now), Some(1));
 }
 
 #[test]
@@ -374,7 +390,7 @@ fn the_dial_of_a_locked_host_that_may_pass_does_not_end_the_beginning() {
     bench
         .connect(host(), stranger)
         .expect("dials are watched only");
-    assert_eq!(bench.verdicts("pass/no_payload"), 1);
+    assert_eq!(bench.verdicts("pass/no_payload"), 2, "the dial and its answer");
     let first = tcp(host(), stranger, (1001, 5001), "A", b"hello\r\n");
     let mark = bench
         .gateway
