@@ -232,7 +232,10 @@ fn the_answer_to_a_probe_in_a_known_peers_name_reaches_the_daemon_and_renews_the
     bench.udp(host(), peer(), PING);
     bench.gateway.poll_injected().expect("ftwall answers");
     bench.wait(Duration::from_secs(40));
-    let probe = bench.gateway.poll_injected().expect("ftwall asks at half time");
+    let probe = bench
+        .gateway
+        .poll_injected()
+        .expect("ftwall asks at half time");
     assert_eq!((ends(&probe), probe[28]), ((peer(), host()), PING[0]));
     assert_eq!(bench.udp(host(), peer(), PONG), None);
     assert_eq!(bench.verdicts("drop/pong"), 1);
@@ -390,7 +393,11 @@ fn the_dial_of_a_locked_host_that_may_pass_does_not_end_the_beginning() {
     bench
         .connect(host(), stranger)
         .expect("dials are watched only");
-    assert_eq!(bench.verdicts("pass/no_payload"), 2, "the dial and its answer");
+    assert_eq!(
+        bench.verdicts("pass/no_payload"),
+        2,
+        "the dial and its answer"
+    );
     let first = tcp(host(), stranger, (1001, 5001), "A", b"hello\r\n");
     let mark = bench
         .gateway
