@@ -227,6 +227,10 @@ pub struct Observations {
     pub disagreements: Vec<Disagreement>,
 }
 
+/// What a host showed so shortly before its device died may have been understood in part only, and is
+/// forgotten with it. Microseconds.
+const FORGOTTEN_US: u64 = 1_000_000;
+
 /// Before the peers were told to stop, for so long a frame may stay without the peer's own line:
 /// its process may have ended between the two. Microseconds.
 const CLOSING_GRACE_US: u64 = 500_000;
@@ -393,10 +397,10 @@ fn identify(
     let answers = outside
         .first_payloads(Direction::Inward)
         .map(|(at, flow)| (register.host(&flow), at));
-    let is_seen = |at_us| {
-        !blind_us
-            .iter()
-            .any(|(from, to)| (*from..=*to).contains(&at_us))
+    let is_seen = |at_us: u64| {
+        let is_lost =
+            |(from, to): &(u64, u64)| (from.saturating_sub(FORGOTTEN_US)..=*to).contains(&at_us);
+        !blind_us.iter().any(is_lost)
     };
     let revealed = clients.revealed().filter(|(_, at_us)| is_seen(*at_us));
     for (host, at_us) in revealed.chain(answers) {

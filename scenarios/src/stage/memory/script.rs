@@ -290,6 +290,11 @@ impl DatagramPlay {
         play
     }
 
+    /// Whether it is this conversation, and not an earlier one between the same ends.
+    pub(super) fn is_of(&self, script: &Rc<Script>) -> bool {
+        Rc::ptr_eq(&self.script, script)
+    }
+
     fn begin_flight(&mut self, now: Duration, flight: usize) {
         self.flight = flight;
         self.next = flight;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
+use std::rc::Rc;
 use std::time::Duration;
 
 use simulator::report::Line;
@@ -94,7 +95,11 @@ impl Servers {
         let play = self
             .datagrams
             .entry((local, remote))
-            .or_insert_with(|| DatagramPlay::new(now, script, Side::Server));
+            .or_insert_with(|| DatagramPlay::new(now, Rc::clone(&script), Side::Server));
+        // A host may draw a port again that it had before.
+        if !play.is_of(&script) {
+            *play = DatagramPlay::new(now, script, Side::Server);
+        }
         // What makes no sense to a server is not answered.
         if play.handle_datagram(now, payload).is_ok() {
             say_datagrams(scene, play, [local, remote]);
