@@ -85,31 +85,53 @@ impl Content {
         }
     }
 
-    fn begins_with(&self, from: u64, said: &[u8], scratch: &mut Vec<u8>) -> bool {
+    fn begins_with(&self, from: u64, said: &[u8]) -> bool {
         match self {
             Self::Octets(octets) => octets[from as usize..].starts_with(said),
-            Self::Drawn { .. } => {
-                scratch.clear();
-                self.append(from, said.len() as u64, scratch);
-                scratch == said
-            }
+            Self::Drawn { seed, .. } => is_drawn(*seed, from, said),
         }
     }
 }
 
-/// Octets of the word that every eight octets of a drawn content are.
-const WORD: u64 = 8;
+/// Octets of the words that a drawn content consists of.
+const WORD: usize = 8;
 
 /// Appends drawn octets: each word is a function of its place, so that both sides can begin anywhere.
 fn draw(seed: u64, from: u64, length: u64, out: &mut Vec<u8>) {
-    let (first, end) = (from / WORD, (from + length).div_ceil(WORD));
-    let skipped = (from % WORD) as usize;
     let begin = out.len();
-    for place in first..end {
-        out.extend(word(seed, place).to_le_bytes());
+    out.resize(begin + length as usize, 0);
+    let mut rest = &mut out[begin..];
+    for (octets, word) in words(seed, from, length) {
+        let (now, later) = rest.split_at_mut(octets.len());
+        now.copy_from_slice(&word[octets]);
+        rest = later;
     }
-    out.drain(begin..begin + skipped);
-    out.truncate(begin + length as usize);
+}
+
+fn is_drawn(seed: u64, from: u64, mut said: &[u8]) -> bool {
+    for (octets, word) in words(seed, from, said.len() as u64) {
+        let (now, later) = said.split_at(octets.len());
+        if now != &word[octets] {
+            return false;
+        }
+        said = later;
+    }
+    true
+}
+
+/// The words that so many octets from a place on lie in, and which octets of each.
+fn words(
+    seed: u64,
+    from: u64,
+    length: u64,
+) -> impl Iterator<Item = (std::ops::Range<usize>, [u8; WORD])> {
+    let end = from + length;
+    (from / WORD as u64..end.div_ceil(WORD as u64)).map(move |place| {
+        let begin = place * WORD as u64;
+        let first = from.saturating_sub(begin) as usize;
+        let last = (end - begin).min(WORD as u64) as usize;
+        (first..last, word(seed, place).to_le_bytes())
+    })
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014) at a place of its stream.
@@ -163,7 +185,6 @@ pub(super) struct StreamPlay {
     turn: usize,
     said: u64,
     due: Duration,
-    scratch: Vec<u8>,
 }
 
 impl StreamPlay {
@@ -175,7 +196,6 @@ impl StreamPlay {
             turn: 0,
             said: 0,
             due: Duration::ZERO,
-            scratch: Vec::new(),
         };
         play.due = now + play.pause();
         play
@@ -233,7 +253,7 @@ impl StreamPlay {
             let content = &other.ok_or(Altered)?.content;
             let left = content.length() - self.said;
             let (now_due, rest) = said.split_at(said.len().min(left as usize));
-            if !content.begins_with(self.said, now_due, &mut self.scratch) {
+            if !content.begins_with(self.said, now_due) {
                 return Err(Altered);
             }
             self.advance(now, now_due.len() as u64);

@@ -98,7 +98,7 @@ struct Connection {
 #[derive(Debug)]
 pub(super) struct Sockets {
     rng: SmallRng,
-    connections: Vec<Option<Connection>>,
+    connections: Vec<Option<Box<Connection>>>,
     by_ends: Map<(SocketAddrV4, SocketAddrV4), u32>,
     dialling_from: Map<SocketAddrV4, u32>,
     at_address: Map<(Transport, SocketAddrV4), Listener>,
@@ -557,7 +557,7 @@ impl Sockets {
     fn add(&mut self, tcp: Tcp, owner: Owner) -> ConnectionId {
         let id = ConnectionId(self.connections.len() as u32);
         self.by_ends.insert(tcp.ends(), id.0);
-        self.connections.push(Some(Connection {
+        self.connections.push(Some(Box::new(Connection {
             tcp,
             owner: Some(owner),
             accepted: false,
@@ -566,13 +566,13 @@ impl Sockets {
             wants_room: false,
             touched: false,
             armed: None,
-        }));
+        })));
         self.touch(id);
         id
     }
 
     fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.connections.get_mut(id.0 as usize)?.as_mut()
+        self.connections.get_mut(id.0 as usize)?.as_deref_mut()
     }
 
     fn touch(&mut self, id: ConnectionId) {

@@ -441,13 +441,9 @@ impl World {
         let now = self.scene.now;
         if Office::LAN.contains(&packet::source(&packet)) {
             let at = self.lan[0].carry(now, packet.len());
-            self.agenda.add(
-                at,
-                Due::AtGateway {
-                    outward: true,
-                    packet,
-                },
-            );
+            let outward = true;
+            self.agenda
+                .add_in_lane(0, at, Due::AtGateway { outward, packet });
         } else {
             self.witnesses.see(now, false, false, &packet);
             match &mut self.wire {
@@ -458,13 +454,9 @@ impl World {
                 }
                 None => {
                     let at = self.wan[1].carry(now, packet.len());
-                    self.agenda.add(
-                        at,
-                        Due::AtGateway {
-                            outward: false,
-                            packet,
-                        },
-                    );
+                    let outward = false;
+                    self.agenda
+                        .add_in_lane(1, at, Due::AtGateway { outward, packet });
                 }
             }
         }
@@ -505,14 +497,14 @@ impl World {
         if !outward {
             self.witnesses.see(now, true, false, &packet);
             let at = self.lan[1].carry(now, packet.len());
-            self.agenda.add(at, Due::AtHost(packet));
+            self.agenda.add_in_lane(2, at, Due::AtHost(packet));
         } else if let Some(wire) = &mut self.wire {
             wire.accept(now, true, &packet);
             self.scene.sockets.recycle(packet);
             self.arm_wire();
         } else {
             let at = self.wan[0].carry(now, packet.len());
-            self.agenda.add(at, Due::Outside(packet));
+            self.agenda.add_in_lane(3, at, Due::Outside(packet));
         }
     }
 

@@ -20,6 +20,8 @@ pub(in crate::stage::memory) struct Servers {
     listening: Vec<(Transport, Place)>,
     streams: BTreeMap<ConnectionId, StreamPlay>,
     datagrams: BTreeMap<(SocketAddrV4, SocketAddrV4), DatagramPlay>,
+    /// What is being written, to be filled again.
+    piece: Vec<u8>,
     done: bool,
 }
 
@@ -39,6 +41,7 @@ impl Servers {
             listening,
             streams: BTreeMap::new(),
             datagrams: BTreeMap::new(),
+            piece: Vec::new(),
             done: false,
         }
     }
@@ -72,12 +75,11 @@ impl Servers {
         let Some(play) = self.streams.get_mut(&id) else {
             return;
         };
-        let mut piece = Vec::new();
         while scene.sockets.backlog(id) < HIGH_WATER {
-            if !play.poll_piece(scene.now, &mut piece) {
+            if !play.poll_piece(scene.now, &mut self.piece) {
                 return;
             }
-            scene.sockets.write(id, &piece);
+            scene.sockets.write(id, &self.piece);
         }
         scene.sockets.tell_of_room(id);
     }
