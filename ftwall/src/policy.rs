@@ -114,12 +114,10 @@ pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> 
                 ..drop(DropReason::TransferRequest)
             })
         }
-        // Cut so small, its marks never come while it is held back; it is not let go without them.
-        Evidence::NumberedRequest => is_stuck_in_window(situation).then_some(Ruling {
-            reason: DropReason::TransferRequest,
-            locks: false,
-            teaches: false,
-        }),
+        // Cut so small, its marks never come while it is held back, and nothing else is cut so.
+        Evidence::NumberedRequest => {
+            is_stuck_in_window(situation).then_some(drop(DropReason::TransferRequest))
+        }
         Evidence::SpecialPath => None,
     }
 }
@@ -368,14 +366,14 @@ mod tests {
     }
 
     #[test]
-    fn a_numbered_request_stuck_in_its_window_is_dropped_and_locks_nobody() {
+    fn a_numbered_request_stuck_in_its_window_counts() {
         let stuck = Situation {
             repeats: MAX_REPEATS,
             fills_window: true,
             ..OUTBOUND
         };
         let ruling = rule(Evidence::NumberedRequest, &stuck).unwrap();
-        assert!(!ruling.locks && !ruling.teaches);
+        assert!(ruling.locks && ruling.teaches);
         assert_eq!(rule(Evidence::SpecialPath, &stuck), None);
         let whole = Situation {
             fills_window: false,

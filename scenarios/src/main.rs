@@ -79,7 +79,7 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let jobs = jobs(options.jobs);
     match options.stage {
         Stage::Namespaces => run_in_namespaces(options, &chosen, jobs),
-        Stage::Memory => run_in_memory(options, chosen, jobs),
+        Stage::Memory => run_in_memory(options, &chosen, jobs),
     }
 }
 
@@ -119,11 +119,11 @@ fn run_in_namespaces(
 /// what was found.
 fn run_in_memory(
     options: &RunOptions,
-    chosen: Vec<Scenario>,
+    chosen: &[Scenario],
     jobs: usize,
 ) -> anyhow::Result<ExitCode> {
     let campaign = Campaign {
-        programme: Programme::Scenarios(chosen.clone(), options.seeds.get()),
+        programme: Programme::Scenarios(chosen.to_vec(), options.seeds.get()),
         device: options.play.device,
         seed: options.play.seed,
         jobs,
@@ -156,12 +156,12 @@ fn run_in_memory(
         print_replay(&name, outcome);
     }
     if let Some(directory) = kept_in(options) {
-        keep_records(options, &chosen, &tally, &directory)?;
+        keep_records(options, chosen, &tally, &directory)?;
     }
     let outcomes = outcomes
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    write_down(options, &chosen, &outcomes)?;
+    write_down(options, chosen, &outcomes)?;
     print_speed(options.seeds.get(), &tally);
     Ok(conclude(&tally.totals))
 }

@@ -233,7 +233,7 @@ fn received(id: u64, hex: &str) -> Event {
 
 fn site() -> Site {
     Site {
-        peers: "198.18.0.0/15".parse().unwrap(),
+        peers: "198.18.0.0/15".parse().expect("a literal"),
         listening: BTreeSet::from([peer()]),
         hosts: vec![Host {
             name: "client1".to_owned(),
@@ -243,9 +243,9 @@ fn site() -> Site {
 }
 
 fn client() -> SocketAddrV4 {
-    "10.77.1.1:2301".parse().unwrap()
+    "10.77.1.1:2301".parse().expect("a literal")
 }
 
 fn peer() -> SocketAddrV4 {
-    "198.18.0.1:1214".parse().unwrap()
+    "198.18.0.1:1214".parse().expect("a literal")
 }

@@ -118,7 +118,10 @@ impl<'a> Running<'a> {
     }
 }
 
-/// The scenario's own time: nothing happens at its end that could be waited for instead.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the scenario's own time: nothing happens at its end that could be waited for instead"
+)]
 fn sleep_until(instant: Instant) {
     thread::sleep(instant.saturating_duration_since(now()));
 }

@@ -234,7 +234,7 @@ impl World {
                 let client = Client::new(actor, who, options.run(), &population);
                 self.join(Box::new(client), who, host);
                 if let Some(browsing) = options.browsing() {
-                    let browser = Browser::new(actor + 1, who, browsing, false)?;
+                    let browser = Browser::new(actor + 1, who, &browsing, false)?;
                     self.join(Box::new(browser), who, host);
                 }
             }
@@ -251,7 +251,7 @@ impl World {
                 self.join(Box::new(servers), who, host);
             }
             Command::WebClient(options) => {
-                let browser = Browser::new(actor, who, options, true)
+                let browser = Browser::new(actor, who, &options, true)
                     .with_context(|| format!("the command line of {who}"))?;
                 self.join(Box::new(browser), who, host);
             }

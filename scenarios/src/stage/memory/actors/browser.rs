@@ -45,7 +45,7 @@ impl Browser {
     pub(in crate::stage::memory) fn new(
         actor: usize,
         who: &str,
-        options: web::ClientOptions,
+        options: &web::ClientOptions,
         announces: bool,
     ) -> anyhow::Result<Self> {
         let schedule = Box::new(options.schedule());
@@ -61,7 +61,7 @@ impl Browser {
             timeout,
             concurrency,
             port_offset,
-        } = options;
+        } = *options;
         ensure!(
             port_offset == 0,
             "--port-offset has no meaning in memory, where every port is free"
