@@ -31,6 +31,8 @@ pub enum Command {
     Run(RunOptions),
     /// Play offices drawn at random, in memory, and judge them.
     Random(RandomOptions),
+    /// Play scenarios in namespaces and in memory, and say what differs.
+    Compare(CompareOptions),
     /// Play one scenario in the capsule this process is in, and print its outcome as JSON.
     #[command(hide = true, name = crate::stage::INSIDE)]
     PlayInside(PlayOptions),
@@ -79,6 +81,20 @@ pub struct RandomOptions {
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
     /// How many at a time [default: as many as there are cores].
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+}
+
+/// Options of `scenarios compare`.
+#[derive(Debug, Args)]
+pub struct CompareOptions {
+    /// Names of scenarios, files of recipes (`*.json`), or `all` for the catalogue.
+    #[arg(value_name = "NAME", default_value = "all")]
+    pub names: Vec<String>,
+    /// Seed of everything that is drawn [default: the recipe's own, 1 for the catalogue].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How many scenarios at a time [default: as many as there are cores].
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
 }

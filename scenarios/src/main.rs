@@ -13,7 +13,7 @@ use clap::Parser;
 use scenarios::binaries::Binaries;
 use scenarios::campaign::{Campaign, Programme, Step, Tally};
 use scenarios::catalog;
-use scenarios::cli::{Cli, Command, PlayOptions, RandomOptions, RunOptions, Stage};
+use scenarios::cli::{Cli, Command, CompareOptions, PlayOptions, RandomOptions, RunOptions, Stage};
 use scenarios::device::Device;
 use scenarios::generate;
 use scenarios::outcome::{Outcome, Totals};
@@ -22,6 +22,7 @@ use scenarios::recipe;
 use scenarios::report::{self, Entry, Report, Table};
 use scenarios::scenario::Scenario;
 use scenarios::stage::{House, Settings, memory, namespaces};
+use scenarios::timeline::Timelines;
 
 /// Exit status when something is void, leaked or hurt, or could not be done.
 const FAILED: u8 = 1;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Doctor => doctor(),
         Command::Run(options) => run(&options),
         Command::Random(options) => random(&options),
+        Command::Compare(options) => compare(&options),
         Command::PlayInside(options) => play_inside(&options),
     };
     done.unwrap_or_else(|error| {
@@ -217,6 +219,72 @@ fn random(options: &RandomOptions) -> anyhow::Result<ExitCode> {
     );
     print_speed(options.runs.get(), &tally);
     Ok(conclude(&tally.totals))
+}
+
+/// Plays scenarios on both stages with the same seed. What differs is a finding about the lab or about
+/// the model of it.
+fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
+    let chosen = match choose(&options.names) {
+        Ok(chosen) => chosen,
+        Err(complaint) => {
+            eprintln!("scenarios: {complaint}");
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    Binaries::find()?;
+    let settings = Settings {
+        program: std::env::current_exe().context("the path of this program")?,
+        device: Device::Ftwall,
+        seed: options.seed,
+        keep: None,
+        timelines: true,
+    };
+    let outcomes = House::probe().play_all(&chosen, &settings, jobs(options.jobs), &|_| {});
+    let (mut compared, mut skipped, mut found) = (0, 0, 0);
+    for (scenario, real) in chosen.iter().zip(&outcomes) {
+        let Some(real_times) = &real.timelines else {
+            skipped += 1;
+            let why = real
+                .skipped
+                .as_deref()
+                .unwrap_or("it was not played to its end");
+            println!("{}: skipped: {why}", scenario.name);
+            continue;
+        };
+        let performance = memory::play(scenario, real.device, real.seed)?;
+        let model_times = performance.played.timelines();
+        let differences = differences(real_times, &model_times);
+        println!("{}: {} differences", scenario.name, differences.len());
+        for difference in &differences {
+            println!("  {difference}");
+        }
+        compared += 1;
+        found += differences.len();
+    }
+    println!("compared={compared} skipped={skipped} differences={found}");
+    Ok(if found == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
+}
+
+/// What differs between the stages, run by run.
+fn differences(namespaces: &Timelines, memory: &Timelines) -> Vec<String> {
+    let runs = [
+        ("off", &namespaces.off, &memory.off),
+        ("on", &namespaces.on, &memory.on),
+    ];
+    let mut sentences = Vec::new();
+    for (run, real, model) in runs {
+        let differing = real.normalised().difference(&model.normalised());
+        sentences.extend(
+            differing
+                .into_iter()
+                .map(|difference| format!("{run}: {difference}")),
+        );
+    }
+    sentences
 }
 
 fn draw(progress: &Progress, step: &Step<'_>) {

@@ -35,6 +35,13 @@ fn list_names_every_scenario_of_the_catalogue_with_a_sentence() {
 }
 
 #[test]
+fn an_unknown_name_is_no_scenario_to_compare_either() {
+    let output = scenarios(&["compare", "cold_strat"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("cold_start"));
+}
+
+#[test]
 fn an_unknown_name_is_answered_with_the_nearest_and_status_2() {
     let output = scenarios(&["run", "cold_strat"]);
     assert_eq!(output.status.code(), Some(2));
