@@ -254,7 +254,8 @@ proptest! {
         let cut = Fate::of(&script, &how, CLIENT, &peer);
         prop_assert!(!whole.is_complete && whole.arrived == 0, "{:?}", whole);
         prop_assert!(!cut.is_complete && cut.arrived < shown_by[cut.turns], "{:?}", cut);
-        prop_assert_eq!(cut.turns, whole.turns);
+        // What is cut too small to go on while it is held back is stopped in its own turn.
+        prop_assert!(cut.turns <= whole.turns, "{:?}", cut);
         prop_assert_eq!(&cut.locked, &whole.locked);
         prop_assert_eq!(&cut.learned, &whole.learned);
     }
