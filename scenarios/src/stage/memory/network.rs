@@ -34,8 +34,20 @@ pub(super) struct Agenda<T> {
     told: u64,
 }
 
-/// Two lines, both ways.
-pub(super) const LANES: usize = 4;
+/// The four ways on which packets keep their order: two lines, both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// From inside hosts to the gateway.
+    FromInside,
+    /// From the gateway to inside hosts.
+    ToInside,
+    /// From outside hosts to the gateway.
+    FromOutside,
+    /// From the gateway to outside hosts.
+    ToOutside,
+}
+
+const LANES: usize = 4;
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -60,9 +72,9 @@ impl<T> Agenda<T> {
     }
 
     /// Adds something that is due no earlier than anything else in its lane.
-    pub(super) fn add_in_lane(&mut self, lane: usize, at: Duration, what: T) {
+    pub(super) fn add_in_lane(&mut self, lane: Lane, at: Duration, what: T) {
         let entry = self.entry(at, what);
-        let queue = &mut self.lanes[lane];
+        let queue = &mut self.lanes[lane as usize];
         debug_assert!(
             queue.back().is_none_or(|last| *last < entry),
             "lanes are in order"
@@ -200,11 +212,11 @@ mod tests {
     fn lanes_and_the_rest_are_due_as_if_they_were_one_list() {
         let mut agenda = Agenda::new();
         let [first, second, third] = [1, 2, 3].map(Duration::from_millis);
-        agenda.add_in_lane(0, second, "a lane");
+        agenda.add_in_lane(Lane::FromInside, second, "a lane");
         agenda.add(second, "the rest");
-        agenda.add_in_lane(3, second, "another lane");
+        agenda.add_in_lane(Lane::ToOutside, second, "another lane");
         agenda.add(first, "the rest, early");
-        agenda.add_in_lane(0, third, "a lane, late");
+        agenda.add_in_lane(Lane::FromInside, third, "a lane, late");
         let order: Vec<_> = std::iter::from_fn(|| agenda.pop()).collect();
         let expected = [
             (first, "the rest, early"),

@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -23,7 +23,7 @@ use super::actors::{
     Actor, Browser, Client, DOWNLOAD_SERVER, Downloader, Peers, Place, Scene, Servers, micros,
 };
 use super::gateway::{EPOCH, Forward, Gateway, Side};
-use super::network::{Agenda, Line as Wan, Wire};
+use super::network::{Agenda, Lane, Line as Wan, Wire};
 use super::packet::{self, Reassembler};
 use super::script::Scripts;
 use super::sockets::{ConnectionId, Sockets, Transport};
@@ -261,7 +261,7 @@ impl World {
 
     fn engage_downloaders(&mut self, web: &RealWeb, setting: Setting<'_>, seed: u64) {
         let listening = [80, 443].map(|port| {
-            let address = std::net::SocketAddrV4::new(DOWNLOAD_SERVER, port);
+            let address = SocketAddrV4::new(DOWNLOAD_SERVER, port);
             (Transport::Tcp, Place::At(address))
         });
         let servers = Servers::new(self.players.len(), listening.into());
@@ -443,7 +443,7 @@ impl World {
             let at = self.lan[0].carry(now, packet.len());
             let outward = true;
             self.agenda
-                .add_in_lane(0, at, Due::AtGateway { outward, packet });
+                .add_in_lane(Lane::FromInside, at, Due::AtGateway { outward, packet });
         } else {
             self.witnesses.see(now, false, false, &packet);
             match &mut self.wire {
@@ -455,8 +455,11 @@ impl World {
                 None => {
                     let at = self.wan[1].carry(now, packet.len());
                     let outward = false;
-                    self.agenda
-                        .add_in_lane(1, at, Due::AtGateway { outward, packet });
+                    self.agenda.add_in_lane(
+                        Lane::FromOutside,
+                        at,
+                        Due::AtGateway { outward, packet },
+                    );
                 }
             }
         }
@@ -497,14 +500,16 @@ impl World {
         if !outward {
             self.witnesses.see(now, true, false, &packet);
             let at = self.lan[1].carry(now, packet.len());
-            self.agenda.add_in_lane(2, at, Due::AtHost(packet));
+            self.agenda
+                .add_in_lane(Lane::ToInside, at, Due::AtHost(packet));
         } else if let Some(wire) = &mut self.wire {
             wire.accept(now, true, &packet);
             self.scene.sockets.recycle(packet);
             self.arm_wire();
         } else {
             let at = self.wan[0].carry(now, packet.len());
-            self.agenda.add_in_lane(3, at, Due::Outside(packet));
+            self.agenda
+                .add_in_lane(Lane::ToOutside, at, Due::Outside(packet));
         }
     }
 
@@ -615,9 +620,10 @@ fn services(options: &ServerOptions) -> anyhow::Result<Vec<(Transport, Place)>> 
             simulator::web::Transport::Tcp => Transport::Tcp,
             simulator::web::Transport::Udp => Transport::Udp,
         };
-        let place = match service {
-            Service::Game => Place::Everywhere(port),
-            _ => Place::At(std::net::SocketAddrV4::new(*bind, port)),
+        let place = if service == Service::Game {
+            Place::Everywhere(port)
+        } else {
+            Place::At(SocketAddrV4::new(*bind, port))
         };
         (transport, place)
     };
