@@ -207,6 +207,15 @@ impl Stream {
         !self.waiting.is_empty()
     }
 
+    /// Where the furthest octet known to exist ends, counted from the first.
+    pub(crate) fn extent(&self) -> usize {
+        let ends = self
+            .waiting
+            .iter()
+            .map(|(offset, octets)| offset + octets.len());
+        ends.max().unwrap_or_default().max(self.head.len())
+    }
+
     /// Sequence number of the first octet, if known for sure.
     pub(crate) fn certain_base(&self) -> Option<u32> {
         self.base
@@ -518,6 +527,7 @@ mod tests {
         assert!(stream.record(&segment(105, b"world"), 99).grew);
         assert_eq!(stream.head(), b"");
         assert!(stream.is_waiting());
+        assert_eq!(stream.extent(), 10);
         stream.record(&segment(100, b"hello"), 99);
         assert_eq!(stream.head(), b"helloworld");
         assert!(!stream.is_waiting());

@@ -88,7 +88,10 @@ pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> 
             ..drop(DropReason::ConstantOpener)
         }),
         Evidence::EncryptedOpener => {
-            (host_initiated || confirms_opener(situation)).then_some(Ruling {
+            // Numbers in a foreign protocol's opener may look encrypted by chance: to who has proven
+            // to be something else, that is not enough.
+            let is_foreign = situation.peer_is_proven;
+            ((host_initiated && !is_foreign) || confirms_opener(situation)).then_some(Ruling {
                 locks: host_initiated,
                 ..drop(DropReason::Opener)
             })
@@ -97,6 +100,11 @@ pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> 
             locks: host_initiated,
             ..drop(DropReason::Opener)
         }),
+        // Lines of other protocols are said on ports of their own.
+        Evidence::TextOpener => {
+            let is_place = !is_system_port(situation.port);
+            (host_is_locked && host_initiated && is_place).then_some(drop(DropReason::Opener))
+        }
         Evidence::HandshakePair => Some(drop(DropReason::HandshakeAnswer)),
         Evidence::HashRequest | Evidence::MarkedRequest => Some(drop(DropReason::TransferRequest)),
         Evidence::MarkedResponse => Some(drop(DropReason::TransferResponse)),
@@ -105,6 +113,9 @@ pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> 
         Evidence::TransferBeginning => situation
             .has_nothing_to_add()
             .then_some(drop(DropReason::TransferRequest)),
+        Evidence::AnswerBeginning => {
+            is_stuck_in_window(situation).then_some(drop(DropReason::HandshakeAnswer))
+        }
         Evidence::OpenerBeginning => {
             confirms_beginning(situation).then_some(drop(DropReason::Opener))
         }
@@ -131,9 +142,10 @@ fn confirms_opener(situation: &Situation) -> bool {
 }
 
 /// What its sender repeats without adding to it counts as the opener it may be, towards a known peer,
-/// and where a window full of single octets could not grow to twelve.
+/// and where a window full of single octets could not grow to twelve, be it the host's second one.
 fn confirms_beginning(situation: &Situation) -> bool {
-    let is_place = situation.host_is_locked || is_contested_port(situation.port);
+    let is_place =
+        situation.host_is_locked || situation.is_second_opener || is_contested_port(situation.port);
     let is_known = situation.peer_is_known && situation.has_nothing_to_add();
     situation.host_initiated && (is_known || (is_place && is_stuck_in_window(situation)))
 }
@@ -335,6 +347,53 @@ mod tests {
     }
 
     #[test]
+    fn an_opener_that_only_looks_encrypted_is_no_reason_to_cut_off_who_has_proven_himself() {
+        let proven = Situation {
+            peer_is_proven: true,
+            ..OUTBOUND
+        };
+        assert_eq!(rule(Evidence::EncryptedOpener, &proven), None);
+        let locked = Situation {
+            host_is_locked: true,
+            ..proven
+        };
+        assert!(rule(Evidence::EncryptedOpener, &locked).is_some());
+    }
+
+    #[test]
+    fn a_line_of_text_is_an_opener_from_a_locked_host_alone_and_not_on_system_ports() {
+        assert_eq!(rule(Evidence::TextOpener, &OUTBOUND), None);
+        let locked = Situation {
+            host_is_locked: true,
+            ..OUTBOUND
+        };
+        for port in [80, 443, 2001] {
+            let ruling = rule(Evidence::TextOpener, &Situation { port, ..locked }).unwrap();
+            assert!(ruling.locks && ruling.teaches, "{port}");
+        }
+        let mail = Situation { port: 25, ..locked };
+        assert_eq!(rule(Evidence::TextOpener, &mail), None);
+        let called = Situation {
+            host_is_locked: true,
+            ..INBOUND
+        };
+        assert_eq!(rule(Evidence::TextOpener, &called), None);
+    }
+
+    #[test]
+    fn the_beginning_of_an_answer_counts_where_its_sender_is_stuck() {
+        assert_eq!(rule(Evidence::AnswerBeginning, &OUTBOUND), None);
+        let stuck = Situation {
+            repeats: MAX_REPEATS,
+            fills_window: true,
+            ..OUTBOUND
+        };
+        let ruling = rule(Evidence::AnswerBeginning, &stuck).unwrap();
+        assert_eq!(ruling.reason, DropReason::HandshakeAnswer);
+        assert!(ruling.locks);
+    }
+
+    #[test]
     fn the_beginning_of_a_transfer_counts_once_its_sender_has_nothing_to_add() {
         assert_eq!(rule(Evidence::TransferBeginning, &OUTBOUND), None);
         let stuck = Situation {
@@ -397,6 +456,12 @@ mod tests {
             ..filled
         };
         assert!(rule(Evidence::OpenerBeginning, &locked).unwrap().locks);
+        let second = Situation {
+            port: 2001,
+            is_second_opener: true,
+            ..filled
+        };
+        assert!(rule(Evidence::OpenerBeginning, &second).unwrap().locks);
         for weaker in [
             Situation {
                 port: 2001,

@@ -424,15 +424,17 @@ fn is_late(flow: &Flow, arrival: &Arrival<'_>) -> bool {
     flow.start == Start::Midstream || (responder_speaks && is_silent && !answers_silence)
 }
 
-/// Whether the initiator has sent as many segments as a first window allows, hardly an octet in each,
-/// and is not at the end of a head: then it cannot go on before some are acknowledged.
+/// Whether one side has sent as many segments as a first window allows, hardly an octet in each, and is
+/// not at the end of a head: then it cannot go on before some are acknowledged.
 fn fills_window(flow: &Flow) -> bool {
-    let octets = flow.stream(Role::Initiator).head();
     let segments = flow.payload_segments as usize;
+    let is_cut_small = |role| {
+        let stream = flow.stream(role);
+        (FIRST_WINDOW_SEGMENTS..=segments * MOST_OCTETS_OF_TINY).contains(&stream.extent())
+            && !stream.head().ends_with(b"\r\n\r\n")
+    };
     segments >= FIRST_WINDOW_SEGMENTS
-        && octets.len() <= segments * MOST_OCTETS_OF_TINY
-        && octets.len() >= FIRST_WINDOW_SEGMENTS
-        && !octets.ends_with(b"\r\n\r\n")
+        && (is_cut_small(Role::Initiator) || is_cut_small(Role::Responder))
 }
 
 fn conversation(flow: &Flow) -> Conversation<'_> {
@@ -446,7 +448,7 @@ fn head_of(stream: &Stream) -> Head<'_> {
     Head {
         octets: stream.head(),
         has_ended: stream.has_ended(),
-        is_followed: stream.is_waiting(),
+        extent: stream.extent(),
     }
 }
 

@@ -46,8 +46,15 @@ pub(crate) struct Head<'a> {
     pub(crate) octets: &'a [u8],
     /// No more will be gathered, although there may be more.
     pub(crate) has_ended: bool,
-    /// More octets are known to follow behind a gap.
-    pub(crate) is_followed: bool,
+    /// Where the furthest octet known to exist ends: beyond `octets` if there is a gap.
+    pub(crate) extent: usize,
+}
+
+impl Head<'_> {
+    /// Whether more octets are known to follow behind a gap.
+    pub(crate) const fn is_followed(&self) -> bool {
+        self.extent > self.octets.len()
+    }
 }
 
 /// What a protocol's recogniser says about a conversation.
@@ -260,7 +267,7 @@ pub(crate) mod tests {
         Head {
             octets,
             has_ended: false,
-            is_followed: false,
+            extent: octets.len(),
         }
     }
 

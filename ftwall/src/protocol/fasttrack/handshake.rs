@@ -15,6 +15,8 @@ const OPENER_LEN: usize = 12;
 /// `Grokster` (9), `fileshare` or `MusicCity` (10).
 const ANSWER_LENS: [usize; 4] = [8, 8 + 6, 8 + 9, 8 + 10];
 const LONGER_THAN_ANY_ANSWER: usize = 19;
+/// From this length on, text with a mere line feed behind it is a line.
+const CERTAIN_LINE_LEN: usize = 8;
 /// First octet of a TLS record that carries a handshake message (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -33,18 +35,25 @@ pub(super) fn read(conversation: &Conversation<'_>) -> Reading {
             needs: None,
         };
     }
-    match conversation.responder.octets.len() {
+    read_answer(opener, &conversation.responder)
+}
+
+/// Reads what follows an opener that may be another protocol's. Where octets are lost, how far an answer
+/// reaches says as much as what is in it.
+fn read_answer(opener: Evidence, answer: &Head<'_>) -> Reading {
+    match answer.extent {
         0 => Reading {
             evidence: Some(opener),
             needs: Some(Needs::More),
         },
+        _ if opener == Evidence::TextOpener && begins_text(answer.octets) => Reading::default(),
         len if ANSWER_LENS.contains(&len) => Reading {
             evidence: Some(Evidence::HandshakePair),
             needs: None,
         },
         LONGER_THAN_ANY_ANSWER.. => Reading::default(),
         _ => Reading {
-            evidence: None,
+            evidence: Some(Evidence::AnswerBeginning),
             needs: Some(Needs::Withholding(Patience::Limited)),
         },
     }
@@ -63,10 +72,10 @@ fn beginning(conversation: &Conversation<'_>) -> Option<Patience> {
     match octets {
         _ if !is_beginning => None,
         _ if CONSTANT_WORD.starts_with(octets) => Some(Patience::Limited),
-        [TLS_HANDSHAKE, 3, ..] => None,
+        [TLS_HANDSHAKE, 3, 0..=4, ..] => None,
         // Some network cards let the padding of an empty segment pass for payload.
         [0, 0, rest @ ..] if rest.iter().all(|octet| *octet == 0) => None,
-        [_, _, .., b'\n'] if is_text(octets) => None,
+        _ if is_line(octets) => None,
         _ => Some(Patience::OfSuspects),
     }
 }
@@ -78,14 +87,36 @@ fn opener(head: &Head<'_>) -> Option<Evidence> {
         return Some(Evidence::ConstantOpener);
     }
     let opener: &[u8; OPENER_LEN] = octets.try_into().ok()?;
-    if head.is_followed || head.has_ended || is_text(opener) || is_known_elsewhere(opener) {
-        return None;
+    match opener {
+        _ if head.is_followed() || head.has_ended || is_known_elsewhere(opener) => None,
+        _ if begins_request(opener) => None,
+        _ if is_text(opener) => Some(Evidence::TextOpener),
+        _ if looks_encrypted(opener) => Some(Evidence::EncryptedOpener),
+        _ => Some(Evidence::OpenerShape),
     }
-    Some(if looks_encrypted(opener) {
-        Evidence::EncryptedOpener
-    } else {
-        Evidence::OpenerShape
-    })
+}
+
+/// Whether twelve octets may be the beginning of an HTTP request, cut by its sender: a method in
+/// capitals, a space, and text.
+fn begins_request(opener: &[u8; OPENER_LEN]) -> bool {
+    let method = opener.iter().take_while(|octet| octet.is_ascii_uppercase());
+    let length = method.count();
+    length >= 3 && opener.get(length).is_none_or(|next| *next == b' ') && is_text(opener)
+}
+
+/// A line of text that nobody would take for chance: three drawn octets are text and end with a line
+/// feed in one opener of a thousand; eight of them, or what ends with CRLF, in one of 50,000.
+fn is_line(octets: &[u8]) -> bool {
+    let has_end = match octets {
+        [_, .., b'\r', b'\n'] => true,
+        [.., b'\n'] => octets.len() >= CERTAIN_LINE_LEN,
+        _ => false,
+    };
+    has_end && is_text(octets)
+}
+
+fn begins_text(octets: &[u8]) -> bool {
+    !octets.is_empty() && is_text(octets)
 }
 
 fn is_text(octets: &[u8]) -> bool {
@@ -99,6 +130,8 @@ const fn is_known_elsewhere(opener: &[u8; OPENER_LEN]) -> bool {
     match opener {
         // Modbus/TCP: transaction, protocol 0, six octets follow. A read request is 12 octets.
         [_, _, 0, 0, 0, 6, ..] => true,
+        // Binary Floor Control (RFC 8855, section 5.1): version 1, one of 18 primitives, no attributes.
+        [0x20, 1..=18, 0, 0, ..] => true,
         // SOCKS 4: connect or bind, port, address, user name of three octets, NUL.
         [4, 1 | 2, .., 0] => true,
         // The beginning of a TLS handshake record, cut by the sender.
@@ -172,7 +205,14 @@ mod tests {
 
     #[test]
     fn the_beginning_of_any_opener_is_withheld_from_suspects() {
-        let one_octet = [&b"\n"[..], b"\0", b"a", b"\x16"];
+        let one_octet = [
+            &b"\n"[..],
+            b"\0",
+            b"a",
+            b"\x16",
+            b"\x16\x03",
+            b"\x16\x03\xf0",
+        ];
         let beginnings = (1..OPENER_LEN).map(|len| &ENCRYPTED[..len]);
         for octets in beginnings.chain(one_octet) {
             let len = octets.len();
@@ -186,12 +226,20 @@ mod tests {
     #[test]
     fn whole_lines_padding_the_beginning_of_tls_and_what_was_answered_are_silence() {
         assert_eq!(read(&conversation(b"EHLO a\r\n", b"")), Reading::default());
+        assert_eq!(read(&conversation(b"PASS me\n", b"")), Reading::default());
         let cut_hello = b"\x16\x03\x01\x02";
         assert_eq!(read(&conversation(cut_hello, b"")), Reading::default());
         let padding = b"\0\0";
         assert_eq!(read(&conversation(padding, b"")), Reading::default());
-        let more_than_padding = [&b"\0\0\x07"[..], b"\0\0\0\0\x01", b"\x9e\x12\n"];
-        for octets in more_than_padding {
+        let more_than_padding = [&b"\0\0\x07"[..], b"\0\0\0\0\x01"];
+        let chance = [
+            &b"\x9e\x12\n"[..],
+            b"h]\n",
+            b"PASS m\n",
+            b"\r\n",
+            b"\x9e\r\n",
+        ];
+        for octets in more_than_padding.into_iter().chain(chance) {
             let reading = read(&conversation(octets, b""));
             assert_eq!(
                 reading.evidence,
@@ -212,7 +260,7 @@ mod tests {
     #[test]
     fn twelve_octets_with_more_behind_them_are_silence() {
         let followed = Head {
-            is_followed: true,
+            extent: 13,
             ..head(&ENCRYPTED)
         };
         let cut_short = Head {
@@ -225,11 +273,9 @@ mod tests {
 
     #[test]
     fn openers_of_other_protocols_are_silence() {
-        let foreign: [&[u8; 12]; 6] = [
+        let foreign: [&[u8; 12]; 4] = [
             b"\x00\x01\x00\x00\x00\x06\x01\x03\x00\x6b\x00\x03", // Modbus/TCP read
-            b"NXSH-8.10.1\n",                                    // NoMachine
-            b"RFB 003.008\n",                                    // VNC
-            b"PASS secret\n",                                    // FTP
+            b"\x20\x0b\x00\x00\x3d\xdd\xed\xdb\x00\x01\xfb\xfc", // BFCP Hello
             b"\x04\x01\x00\x50\xc6\x12\x00\x05bob\x00",          // SOCKS 4
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x9a", // TLS, cut
         ];
@@ -239,10 +285,35 @@ mod tests {
     }
 
     #[test]
+    fn twelve_octets_of_text_are_told_apart_from_a_request_that_was_cut() {
+        let lines: [&[u8; 12]; 3] = [
+            b"NXSH-8.10.1\n", // NoMachine
+            b"PASSsecrets\n",
+            b"hLPDr28>D\t\\\n", // drawn
+        ];
+        for octets in lines {
+            let reading = read(&conversation(octets, b""));
+            assert_eq!(reading.evidence, Some(Evidence::TextOpener), "{octets:?}");
+            assert_eq!(reading.needs, Some(Needs::More), "{octets:?}");
+        }
+        let requests = [
+            b"GET /a/b/c.h",
+            b"POST /upload",
+            b"VERSIONCONTR",
+            b"RFB 003.008\n",
+            b"PASS secret\n",
+        ];
+        for octets in requests {
+            assert_eq!(
+                read(&conversation(octets, b"")),
+                Reading::default(),
+                "{octets:?}"
+            );
+        }
+    }
+
+    #[test]
     fn known_binary_openers_do_not_look_encrypted() {
-        // BFCP: version 1, primitive 11 (Hello), conference, transaction, user.
-        let bfcp = b"\x20\x0b\x00\x00\x00\x00\x00\x01\x00\x01\x00\x02";
-        assert_eq!(opener(&head(bfcp)), Some(Evidence::OpenerShape));
         // iMesh's later protocol, as libprotoident lists it.
         let imesh_new = b"\x06\x00\x06\x00\x00\x00\x64\x00\x00\x00\x00\x00";
         assert_eq!(opener(&head(imesh_new)), Some(Evidence::OpenerShape));
@@ -288,10 +359,35 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_with_a_gap_is_told_by_how_far_it_reaches() {
+        let withheld = Some(Needs::Withholding(Patience::Limited));
+        let reaching = |octets, extent| {
+            let mut conversation = conversation(&SPARSE, octets);
+            conversation.responder.extent = extent;
+            read(&conversation)
+        };
+        assert_eq!(reaching(b"", 1).needs, withheld);
+        assert_eq!(reaching(&[0x55; 5], 13).needs, withheld);
+        let pair = reaching(&[0x55; 5], 14);
+        assert_eq!(pair.evidence, Some(Evidence::HandshakePair));
+        assert_eq!(reaching(&[0x55; 5], 19), Reading::default());
+    }
+
+    #[test]
+    fn text_is_answered_by_text_and_an_opener_that_reads_as_text_is_not() {
+        let drawn = b";.^t<PSIhZye";
+        let answer = b"\xab\xe9\x61\x1c\x37\x72\xea\x23\xe5\x13\xaf\xe6\x5b\xf2";
+        let reading = read(&conversation(drawn, answer));
+        assert_eq!(reading.evidence, Some(Evidence::HandshakePair));
+        let line = read(&conversation(b"NXSH-8.10.1\n", b"NXD-8.10.1\r\n\r\n"));
+        assert_eq!(line, Reading::default());
+    }
+
+    #[test]
     fn an_answer_that_may_still_grow_to_the_right_size_is_withheld() {
         for len in [1, 7, 9, 13, 15, 16] {
             let reading = read(&conversation(&SPARSE, &[0x55; 18][..len]));
-            assert_eq!(reading.evidence, None, "{len}");
+            assert_eq!(reading.evidence, Some(Evidence::AnswerBeginning), "{len}");
             assert_eq!(
                 reading.needs,
                 Some(Needs::Withholding(Patience::Limited)),
