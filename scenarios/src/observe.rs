@@ -30,6 +30,9 @@ pub struct Site {
     pub listening: BTreeSet<SocketAddrV4>,
     /// The inside hosts.
     pub hosts: Vec<Host>,
+    /// Whether the line between the gateway and the outside loses packets: then what was sent at the
+    /// far end has not yet been seen by the gateway.
+    pub line_loses: bool,
 }
 
 /// One inside host.
@@ -231,6 +234,9 @@ pub struct Observations {
 /// forgotten with it. Microseconds.
 const FORGOTTEN_US: u64 = 1_000_000;
 
+/// Once a peer has sent the beginning of its answer so often, some of it got as far as the gateway.
+const SENT_ENOUGH: usize = 3;
+
 /// Before the peers were told to stop, for so long a frame may stay without the peer's own line:
 /// its process may have ended between the two. Microseconds.
 const CLOSING_GRACE_US: u64 = 500_000;
@@ -249,7 +255,13 @@ impl Observations {
         let mut joined = Self {
             modes: clients.modes.clone(),
             ended: clients.ended.clone(),
-            identified_us: identify(&clients, &outside, &register, &evidence.blind_us),
+            identified_us: identify(
+                &clients,
+                [&inside, &outside],
+                &register,
+                &evidence.blind_us,
+                site.line_loses,
+            ),
             ..Self::default()
         };
         joined
@@ -266,6 +278,7 @@ impl Observations {
         joined.admit_datagrams(inside.datagrams_inward(&register), &genuine);
         joined.admit_datagrams(clients.datagrams_inward(), &genuine);
         joined.count_unsolicited(&clients.unsolicited, &genuine);
+        joined.forgive_survivors(&inside, &evidence.blind_us);
         joined
             .sightings
             .sort_by_key(|sighting| (sighting.at_us, sighting.witness, sighting.flow));
@@ -274,6 +287,26 @@ impl Observations {
             joined.disagreements = cross_examine(site, &joined.sightings, evidence.ended_us);
         }
         joined
+    }
+
+    /// Leaves out how far connections got that were up while no device watched, once it was gone: the
+    /// next device meets them in their middle, and cuts them when their host gives itself away. Hosts
+    /// that were known before get nothing of the kind.
+    fn forgive_survivors(&mut self, inside: &frames::WireAccount, blind_us: &[(u64, u64)]) {
+        for &(from_us, until_us) in blind_us {
+            let survivors = inside.up_between(from_us, until_us);
+            let identified = &self.identified_us;
+            let is_forgiven = |sighting: &Sighting| {
+                let was_known = identified
+                    .get(&sighting.host)
+                    .is_some_and(|at| *at < from_us);
+                // An opener that went before is forgotten with the device, an answer is not forgiven.
+                let is_later = sighting.at_us >= from_us || sighting.level == Level::Opened;
+                let is_contact = matches!(sighting.level, Level::Opened | Level::Session);
+                is_contact && is_later && !was_known && survivors.contains(&sighting.flow.key())
+            };
+            self.sightings.retain(|sighting| !is_forgiven(sighting));
+        }
     }
 
     /// Takes datagrams that came in from a peer's address: those the peer sent count as answers,
@@ -387,22 +420,41 @@ impl Register {
 
 /// When each host had given itself away beyond doubt: its first ping, its first request or `GIVE`
 /// for a file, its second opener to another address, or the first answer a peer sent to an opener.
+/// What a client writes counts once the wire between it and the gateway has carried it.
 fn identify(
     clients: &reports::ClientAccount,
-    outside: &frames::WireAccount,
+    [inside, outside]: [&frames::WireAccount; 2],
     register: &Register,
     blind_us: &[(u64, u64)],
+    line_loses: bool,
 ) -> BTreeMap<String, u64> {
     let mut identified = BTreeMap::<String, u64>::new();
+    let survivors: Vec<_> = blind_us
+        .iter()
+        .map(|&(from, until)| (from, inside.up_between(from, until)))
+        .collect();
+    let is_survivors = |at_us: u64, flow: &Flow| {
+        survivors
+            .iter()
+            .any(|(from, flows)| at_us >= *from && flows.contains(&flow.key()))
+    };
     let answers = outside
-        .first_payloads(Direction::Inward)
+        .answers(if line_loses { SENT_ENOUGH } else { 1 })
+        .filter(|(at_us, flow)| !is_survivors(*at_us, flow))
         .map(|(at, flow)| (register.host(&flow), at));
     let is_seen = |at_us: u64| {
         let is_lost =
             |(from, to): &(u64, u64)| (from.saturating_sub(FORGOTTEN_US)..=*to).contains(&at_us);
         !blind_us.iter().any(is_lost)
     };
-    let revealed = clients.revealed().filter(|(_, at_us)| is_seen(*at_us));
+    let arrival = |telling: &reports::Telling<'_>| match telling.attempt.flow.transport {
+        Transport::Udp => Some(telling.at_us),
+        Transport::Tcp => inside.carried(&telling.attempt.flow, telling.octets, telling.at_us),
+    };
+    let revealed = clients
+        .telling()
+        .filter_map(|telling| Some((telling.host.to_owned(), arrival(&telling)?)))
+        .filter(|(_, at_us)| is_seen(*at_us));
     for (host, at_us) in revealed.chain(answers) {
         let known = identified.entry(host).or_insert(at_us);
         *known = at_us.min(*known);

@@ -17,7 +17,9 @@ use simulator::profile::{HttpStyle, Opener, Pinging, Profile};
 use simulator::web::KindList;
 
 use crate::level::Level;
-use crate::scenario::{Actor, Browser, Client, Office, Outage, Peers, Scenario};
+use crate::scenario::{
+    Actor, Browser, Client, Office, Outage, PATIENCE_WITH_LOSS, Peers, Scenario,
+};
 
 /// One office with everything that happens in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,7 +169,12 @@ impl Recipe {
         }
         for browser in &self.browsers {
             self.check_host(browser.host)?;
-            scenario.cast.push(browser.actor()?.into());
+            let user = browser.actor()?;
+            scenario.cast.push(if self.line.costs_patience() {
+                user.on_a_lossy_line().into()
+            } else {
+                user.into()
+            });
         }
         Ok(scenario)
     }
@@ -216,9 +223,15 @@ impl LineRecipe {
 
     /// The line itself costs an unlucky request a lost SYN and its repetition (1 s + 2 s), which says
     /// nothing about the device.
+    /// Whether requests take longer by chance: packets that overtake each other slow a sender as lost
+    /// ones do.
+    fn costs_patience(&self) -> bool {
+        self.loss_pct > 0.0 || self.reorder_pct > 0.0
+    }
+
     fn slow_grace(&self) -> Duration {
-        if self.loss_pct > 0.0 {
-            3 * SYN_REPETITION
+        if self.costs_patience() {
+            PATIENCE_WITH_LOSS
         } else {
             Duration::ZERO
         }

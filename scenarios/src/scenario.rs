@@ -131,6 +131,8 @@ pub struct Browser {
     pub requests: u32,
     /// Pause between them.
     pub interval: Duration,
+    /// How long a request may take.
+    pub patience: Duration,
 }
 
 /// Real programs across the gateway.
@@ -142,7 +144,20 @@ pub struct RealWeb {
     pub download: u64,
 }
 
+/// Time for an actor to end after the window.
+const CURTAIN: Duration = Duration::from_secs(20);
+
 impl Scenario {
+    /// How long it may take until everybody inside has ended.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        let patience = self.cast.iter().filter_map(|actor| match actor {
+            Actor::Browser(user) => Some(user.patience),
+            Actor::Peers(_) | Actor::WebServer | Actor::Client(_) | Actor::RealWeb(_) => None,
+        });
+        self.window + CURTAIN.max(2 * patience.max().unwrap_or_default())
+    }
+
     /// A scenario in an office of `hosts` hosts with the usual peers and web servers outside.
     #[must_use]
     pub fn new(
@@ -334,7 +349,23 @@ fn tries(profile: &Profile) -> BTreeSet<AttemptKind> {
     kinds
 }
 
+/// How long an ordinary request may take; on a line that loses packets, more often than not.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// On a line that loses packets: a SYN lost five times over costs 1 + 2 + 4 + 8 + 16 s, and says nothing
+/// about the device.
+pub const PATIENCE_WITH_LOSS: Duration = Duration::from_secs(31);
+
 impl Browser {
+    /// The same user on a line that loses packets.
+    #[must_use]
+    pub fn on_a_lossy_line(self) -> Self {
+        Self {
+            patience: PATIENCE_WITH_LOSS,
+            ..self
+        }
+    }
+
     /// A user who asks for one thing of each kind named, several times over.
     #[must_use]
     pub fn new(host: usize, kinds: &str, requests: u32) -> Self {
@@ -343,6 +374,7 @@ impl Browser {
             kinds: kinds.to_owned(),
             requests,
             interval: Duration::from_millis(50),
+            patience: PATIENCE,
         }
     }
 }

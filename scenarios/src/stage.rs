@@ -103,11 +103,13 @@ pub fn site(scenario: &Scenario, seed: u64) -> anyhow::Result<Site> {
             address: Office::client_address(number),
         })
         .collect();
+    let wire = scenario.office.wire.as_ref();
     let listening = population.peers().iter().map(|peer| peer.address).collect();
     Ok(Site {
         peers: Office::PEERS,
         listening,
         hosts,
+        line_loses: wire.is_some_and(|wire| wire.loss_pct > 0.0),
     })
 }
 

@@ -160,6 +160,96 @@ fn a_handshake_after_the_host_must_be_known_is_a_leak_however_many_dials_are_all
 }
 
 #[test]
+fn an_opener_gives_a_host_away_once_the_wire_to_the_gateway_has_carried_it() {
+    let terms = protected_with(HostTerms {
+        dials_in_flight: 5,
+        ..HostTerms::default()
+    });
+    // Two openers are written at once; of the second, half gets as far as the gateway, and later all.
+    let peers = [SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 8), 2000), PEER];
+    let half = (1..)
+        .zip(peers)
+        .fold(Story::default(), |story, (id, peer)| {
+            let from = SocketAddrV4::new(*CLIENT.ip(), CLIENT.port() + id - 1);
+            let sent = if peer == PEER {
+                &[0x80; 6][..]
+            } else {
+                &[0x80; 12]
+            };
+            story
+                .attempt_at(id, AttemptKind::Dial, peer)
+                .frame_inside(8, tcp(from, peer, "S", 99, b""))
+                .sent(9, u64::from(id), Part::Opener)
+                .frame_inside(10, tcp(from, peer, "A", 100, sent))
+        });
+    let touched = half
+        .clone()
+        .attempt(3, AttemptKind::Dial)
+        .connected(LATE, 3);
+    assert_eq!(leaks(&terms, &touched), []);
+    let from = SocketAddrV4::new(*CLIENT.ip(), CLIENT.port() + 1);
+    let whole = touched.frame_inside(11, tcp(from, PEER, "A", 106, &[0x80; 6]));
+    assert_eq!(leaks(&terms, &whole), [(Level::Touched, Witness::Client)]);
+}
+
+#[test]
+fn on_a_line_that_loses_packets_an_answer_gives_a_host_away_when_it_was_sent_three_times() {
+    let terms = protected_with(HostTerms {
+        opens_unannounced: true,
+        dials_in_flight: 5,
+        ..HostTerms::default()
+    });
+    let answer = tcp(PEER, CLIENT, "A", 500, &[0x55; 14]);
+    let once = Story::default()
+        .dial()
+        .opener_out()
+        .frame_outside(9, tcp(PEER, CLIENT, "SA", 499, b""))
+        .frame_outside(11, answer.clone())
+        .attempt(2, AttemptKind::Dial)
+        .connected(LATE, 2);
+    assert_eq!(leaks(&terms, &once), [(Level::Touched, Witness::Client)]);
+    let lost = Story {
+        line_loses: true,
+        ..once
+    };
+    assert_eq!(leaks(&terms, &lost), []);
+    let thrice = lost
+        .frame_outside(12, answer.clone())
+        .frame_outside(13, answer);
+    assert_eq!(leaks(&terms, &thrice), [(Level::Touched, Witness::Client)]);
+}
+
+#[test]
+fn what_was_up_when_the_device_died_is_forgiven_to_hosts_that_nobody_knew() {
+    let answered = Story::default()
+        .dial()
+        .frame_inside(9, tcp(PEER, CLIENT, "SA", 499, b""))
+        .frame_outside(9, tcp(PEER, CLIENT, "SA", 499, b""))
+        .opener_out()
+        .frame_outside(20, tcp(PEER, CLIENT, "A", 500, &[0x55; 14]))
+        .in_tcp(20, 2000, "A", 500, &[0x55; 14]);
+    let unannounced = protected_with(HostTerms {
+        opens_unannounced: true,
+        ..some_dials_terms()
+    });
+    let session = [(Level::Session, Witness::InsideWire)];
+    assert_eq!(leaks(&unannounced, &answered), session);
+    let without_device = |from_us, until_us| {
+        let mut story = answered.clone();
+        story.evidence.blind_us = vec![(from_us, until_us)];
+        story
+    };
+    assert_eq!(leaks(&unannounced, &without_device(15, 16)), []);
+    let before = leaks(&unannounced, &without_device(25, 26));
+    assert_eq!(before, session, "an answer that came before");
+    let known = without_device(2_000_015, 2_000_016)
+        .attempt(2, AttemptKind::Ping)
+        .sent(0, 2, Part::Ping)
+        .in_tcp(2_000_020, 2000, "A", 500, &[0x55; 14]);
+    assert!(leaks(&unannounced, &known).contains(&session[0]));
+}
+
+#[test]
 fn a_late_handshake_on_a_web_port_is_no_leak_but_a_byte_over_it_is() {
     let pinged = Story::default()
         .attempt(1, AttemptKind::Ping)
@@ -464,7 +554,7 @@ fn bytes_on_the_outside_wire_that_a_listening_peer_missed_are_void_until_the_run
 #[test]
 fn a_recording_with_gaps_contradicts_nobody() {
     let mut story = Story::default().peer_received(10, Part::Session);
-    story.0.lost_frames = 1;
+    story.evidence.lost_frames = 1;
     assert_eq!(story.run().ledger.disagreements, []);
 }
 
@@ -682,7 +772,10 @@ fn assert_disagreement(story: &Story, wanted: &str) {
 
 /// The accounts of one run, written line by line and frame by frame.
 #[derive(Debug, Clone, Default)]
-struct Story(Evidence);
+struct Story {
+    evidence: Evidence,
+    line_loses: bool,
+}
 
 impl Story {
     fn run(&self) -> Run {
@@ -693,10 +786,11 @@ impl Story {
                 name: "client1".into(),
                 address: *CLIENT.ip(),
             }],
+            line_loses: self.line_loses,
         };
         let evidence = Evidence {
             ended_us: END,
-            ..self.0.clone()
+            ..self.evidence.clone()
         };
         let ledger = Ledger::new(&Observations::join(&site, &evidence));
         Run {
@@ -706,12 +800,12 @@ impl Story {
     }
 
     fn client(mut self, t_us: u64, event: Event) -> Self {
-        self.0.clients.push(host_line(t_us, event));
+        self.evidence.clients.push(host_line(t_us, event));
         self
     }
 
     fn peer(mut self, t_us: u64, event: Event) -> Self {
-        self.0.peers.push(Line {
+        self.evidence.peers.push(Line {
             t_us,
             who: "peers".into(),
             event,
@@ -720,17 +814,21 @@ impl Story {
     }
 
     fn frame_outside(mut self, at_us: u64, bytes: Vec<u8>) -> Self {
-        self.0.outside.push(Frame { at_us, bytes });
+        self.evidence.outside.push(Frame { at_us, bytes });
         self
     }
 
     fn frame_inside(mut self, at_us: u64, bytes: Vec<u8>) -> Self {
-        self.0.inside.push(Frame { at_us, bytes });
+        self.evidence.inside.push(Frame { at_us, bytes });
         self
     }
 
     /// Attempt `id` comes from its own port, one up from the last.
     fn attempt(self, id: u16, kind: AttemptKind) -> Self {
+        self.attempt_at(id, kind, PEER)
+    }
+
+    fn attempt_at(self, id: u16, kind: AttemptKind, peer: SocketAddrV4) -> Self {
         let local = SocketAddr::from((*CLIENT.ip(), CLIENT.port() + id - 1));
         let id = AttemptId(u64::from(id));
         self.client(
@@ -739,7 +837,7 @@ impl Story {
                 id,
                 kind,
                 local,
-                peer: PEER.into(),
+                peer: peer.into(),
             },
         )
     }

@@ -239,6 +239,7 @@ fn site() -> Site {
             name: "client1".to_owned(),
             address: *client().ip(),
         }],
+        line_loses: false,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Whatever carries payload to or from an address of the peers' network is part of a contact. Bytes
 //! are looked at only to tell a file transfer from a session, never to decide whether to look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 
 use etherparse::{EtherType, Ethernet2Slice, IpNumber, LaxIpv4Slice, TcpSlice, UdpHeaderSlice};
@@ -18,6 +18,9 @@ const OPENER_LEN: u32 = 12;
 
 /// What heads of the HTTP transfer begin with.
 const TRANSFER_HEADS: [&[u8]; 3] = [b"GET ", b"GIVE", b"HTTP"];
+
+/// How many first bytes of a stream are counted: more than any request needs to say what it is.
+const COUNTED: u32 = u64::BITS;
 
 /// How many first bytes of a stream tell a transfer from a session.
 const HEAD_LEN: usize = 4;
@@ -43,6 +46,9 @@ struct Datagram {
 struct Connection {
     flow: Flow,
     initiator: Direction,
+    /// When its first and its last frame passed.
+    began_us: u64,
+    last_us: u64,
     outward: Stream,
     inward: Stream,
 }
@@ -56,10 +62,16 @@ struct Stream {
     acknowledged_us: Option<u64>,
     /// When payload passed first.
     payload_us: Option<u64>,
+    /// Each time the stream's first octet passed.
+    beginnings_us: Vec<u64>,
     /// When payload beyond an opener's length passed first.
     beyond_opener_us: Option<u64>,
     /// The stream's first bytes, those that passed.
     head: [Option<u8>; HEAD_LEN],
+    /// Which of the stream's first bytes have passed so far, the first one in the lowest bit.
+    passed: u64,
+    /// Each time more of the first bytes had passed without a gap: when, and how many.
+    growth: Vec<(u64, u32)>,
 }
 
 /// What a stream's first bytes say it is.
@@ -107,7 +119,7 @@ impl WireAccount {
                     inside,
                     peer,
                 };
-                self.connection(flow, direction, segment)
+                self.connection(at_us, flow, direction, segment)
                     .take(at_us, direction, segment);
             }
         }
@@ -115,6 +127,7 @@ impl WireAccount {
 
     fn connection(
         &mut self,
+        at_us: u64,
         flow: Flow,
         direction: Direction,
         segment: &TcpSlice<'_>,
@@ -126,7 +139,7 @@ impl WireAccount {
         });
         if !current {
             // Without a SYN seen, whoever speaks first counts as the initiator.
-            connections.push(Connection::new(flow, direction));
+            connections.push(Connection::new(at_us, flow, direction));
         }
         connections
             .last_mut()
@@ -185,11 +198,31 @@ impl WireAccount {
             .collect()
     }
 
-    /// When payload first passed in a direction, per connection.
-    pub(super) fn first_payloads(&self, direction: Direction) -> impl Iterator<Item = (u64, Flow)> {
+    /// When a peer had sent the beginning of what it says for the `nth` time, per connection.
+    pub(super) fn answers(&self, nth: usize) -> impl Iterator<Item = (u64, Flow)> {
         self.all_connections().filter_map(move |connection| {
-            Some((connection.stream(direction).payload_us?, connection.flow))
+            let sent = connection.inward.beginnings_us.get(nth - 1)?;
+            Some((*sent, connection.flow))
         })
+    }
+
+    /// When the first `octets` of what an inside host wrote at a time had passed, [`COUNTED`] being
+    /// enough; of connections on the same ports, the last one dialled by then counts.
+    pub(super) fn carried(&self, flow: &Flow, octets: u64, written_us: u64) -> Option<u64> {
+        let connections = self.connections.get(&flow.key())?;
+        let by_then = |connection: &&Connection| connection.began_us <= written_us;
+        let connection = connections.iter().rfind(by_then)?;
+        let octets = u32::try_from(octets).unwrap_or(u32::MAX);
+        connection.outward.carried(octets.min(COUNTED))
+    }
+
+    /// Connections that were dialled no later than `until_us`, and had not ended by `from_us`.
+    pub(super) fn up_between(&self, from_us: u64, until_us: u64) -> BTreeSet<FlowKey> {
+        self.all_connections()
+            .filter(|connection| connection.began_us <= until_us)
+            .filter(|connection| connection.last_us >= from_us)
+            .map(|connection| connection.flow.key())
+            .collect()
     }
 
     fn all_connections(&self) -> impl Iterator<Item = &Connection> {
@@ -211,10 +244,12 @@ impl Datagram {
 }
 
 impl Connection {
-    fn new(flow: Flow, initiator: Direction) -> Self {
+    fn new(began_us: u64, flow: Flow, initiator: Direction) -> Self {
         Self {
             flow,
             initiator,
+            began_us,
+            last_us: began_us,
             outward: Stream::default(),
             inward: Stream::default(),
         }
@@ -241,6 +276,7 @@ impl Connection {
     }
 
     fn take(&mut self, at_us: u64, direction: Direction, segment: &TcpSlice<'_>) {
+        self.last_us = at_us;
         let stream = self.stream_mut(direction);
         if segment.rst() {
             return;
@@ -294,6 +330,9 @@ impl Connection {
 impl Stream {
     fn take_payload(&mut self, at_us: u64, offset: u32, payload: &[u8]) {
         self.payload_us.get_or_insert(at_us);
+        if offset == 0 {
+            self.beginnings_us.push(at_us);
+        }
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         if offset.saturating_add(length) > OPENER_LEN {
             self.beyond_opener_us.get_or_insert(at_us);
@@ -301,6 +340,25 @@ impl Stream {
         for (at, byte) in (offset as usize..HEAD_LEN).zip(payload) {
             self.head[at] = Some(*byte);
         }
+        self.count(at_us, offset, length);
+    }
+
+    /// Notes which of the first bytes have passed now.
+    fn count(&mut self, at_us: u64, offset: u32, length: u32) {
+        let end = offset.saturating_add(length).min(COUNTED);
+        let before = self.passed.trailing_ones();
+        for place in offset..end {
+            self.passed |= 1 << place;
+        }
+        let now = self.passed.trailing_ones();
+        if now > before {
+            self.growth.push((at_us, now));
+        }
+    }
+
+    fn carried(&self, octets: u32) -> Option<u64> {
+        let enough = |(_, passed): &&(u64, u32)| *passed >= octets;
+        self.growth.iter().find(enough).map(|(at_us, _)| *at_us)
     }
 
     /// What the first bytes that passed say; a byte that did not pass fits everything.

@@ -33,7 +33,21 @@ struct Sent {
     at_us: u64,
     host: String,
     part: Part,
-    peer: SocketAddrV4,
+    octets: u64,
+    attempt: Attempt,
+}
+
+/// Something a client sent that tells what it is.
+#[derive(Debug)]
+pub(super) struct Telling<'a> {
+    /// The inside host.
+    pub(super) host: &'a str,
+    /// When the client wrote it.
+    pub(super) at_us: u64,
+    /// How many octets.
+    pub(super) octets: u64,
+    /// On which attempt.
+    pub(super) attempt: &'a Attempt,
 }
 
 impl ClientAccount {
@@ -65,7 +79,7 @@ impl ClientAccount {
             }
             Event::SessionUp { id } => self.stream(host, line, *id, Some(Level::Session)),
             Event::TransferDone { id, .. } => self.stream(host, line, *id, Some(Level::Transfer)),
-            Event::Sent { id, part, .. } => self.note_sent(host, line, *id, *part),
+            Event::Sent { id, part, bytes } => self.note_sent(host, line, *id, (*part, *bytes)),
             Event::ModeChanged { from, to } => self.change_mode(host, *from, *to),
             // A client that is called has a peer's sockets, with the two ends the other way round.
             Event::PeerConnected { local, remote } => {
@@ -193,16 +207,16 @@ impl ClientAccount {
         }
     }
 
-    fn note_sent(&mut self, host: &str, line: &Line, id: AttemptId, part: Part) {
+    fn note_sent(&mut self, host: &str, line: &Line, id: AttemptId, (part, octets): (Part, u64)) {
         let Some(attempt) = self.attempt(host, &line.who, id) else {
             return;
         };
-        let peer = attempt.flow.peer;
         self.sent.push(Sent {
             at_us: line.t_us,
             host: host.to_owned(),
             part,
-            peer,
+            octets,
+            attempt: attempt.clone(),
         });
     }
 
@@ -222,16 +236,16 @@ impl ClientAccount {
         self.datagrams.clone()
     }
 
-    /// When hosts sent something that tells what they are: a ping, a request or offer of a file,
-    /// or a second opener to another address.
-    pub(super) fn revealed(&self) -> impl Iterator<Item = (String, u64)> {
+    /// What hosts sent that tells what they are: a ping, a request or offer of a file, or a second
+    /// opener to another address.
+    pub(super) fn telling(&self) -> impl Iterator<Item = Telling<'_>> {
         let mut openers = BTreeMap::<&str, BTreeSet<SocketAddrV4>>::new();
         self.sent.iter().filter_map(move |sent| {
             let telling = match sent.part {
                 Part::Ping | Part::Request | Part::Give => true,
                 Part::Opener => {
                     let peers = openers.entry(&sent.host).or_default();
-                    peers.insert(sent.peer);
+                    peers.insert(sent.attempt.flow.peer);
                     peers.len() > 1
                 }
                 Part::Pong
@@ -243,7 +257,12 @@ impl ClientAccount {
                 | Part::File
                 | Part::Other => false,
             };
-            telling.then(|| (sent.host.clone(), sent.at_us))
+            telling.then(|| Telling {
+                host: &sent.host,
+                at_us: sent.at_us,
+                octets: sent.octets,
+                attempt: &sent.attempt,
+            })
         })
     }
 }

@@ -133,7 +133,8 @@ impl Command<'_> {
             .add(["--server", &WEB_SERVER.to_string()])
             .add(["--kinds", &browser.kinds])
             .add(["--requests", &browser.requests.to_string()])
-            .add(["--interval", &milliseconds(browser.interval)]);
+            .add(["--interval", &milliseconds(browser.interval)])
+            .add(["--timeout", &milliseconds(browser.patience)]);
         Part {
             node,
             who,

@@ -21,9 +21,6 @@ use crate::scenario::{Actor, Scenario, host_name};
 /// Time for a server to be ready.
 const READY: Duration = Duration::from_secs(20);
 
-/// Time for an actor to end after its window.
-const CURTAIN: Duration = Duration::from_secs(20);
-
 /// Time for a server to end once told to.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -189,7 +186,7 @@ impl Stage<'_> {
         record.evidence.blind_us = device.suffer(&self.scenario.outages, acting_since)?;
         record
             .mishaps
-            .extend(inside.await_end(self.scenario.window + CURTAIN));
+            .extend(inside.await_end(self.scenario.longest()));
         let mut residue = device.stop()?;
         record.evidence.ended_us = epoch_us();
         record.mishaps.extend(outside.stop());

@@ -33,9 +33,6 @@ use crate::record::Record;
 use crate::scenario::{Actor as Part, RealWeb, Scenario, host_name};
 use crate::stage::cast::{self, Cast};
 
-/// Time for an actor to end after the window, as in namespaces.
-const CURTAIN: Duration = Duration::from_secs(20);
-
 /// Time for what is under way to arrive before the peers are told to stop.
 const SETTLING: Duration = Duration::from_millis(200);
 
@@ -134,7 +131,7 @@ struct Witnesses {
 /// interpreter does not know.
 pub(super) fn run(setting: Setting<'_>) -> anyhow::Result<Ran> {
     let mut world = World::set(setting)?;
-    world.play(setting.scenario.window + CURTAIN)?;
+    world.play(setting.scenario.longest())?;
     Ok(world.strike())
 }
 
