@@ -1189,6 +1189,7 @@ fn a_full_flow_table_makes_room_and_goes_on_judging() {
 }
 
 proptest! {
+    #![proptest_config(support::cases())]
     #[test]
     fn any_bytes_at_all_get_a_verdict(
         packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..20)

@@ -28,6 +28,7 @@ const STRANGER: &str = "198.18.9.9:3003";
 // --- any bytes ---
 
 proptest! {
+    #![proptest_config(support::cases())]
     #[test]
     fn any_bytes_get_a_verdict_and_malformed_ones_are_counted(
         packets in prop::collection::vec((packet(), conntrack(), 0_u64..400_000), 1..60),
@@ -243,6 +244,7 @@ fn ordinary() -> impl Strategy<Value = Script> {
 }
 
 proptest! {
+    #![proptest_config(support::cases())]
     #[test]
     fn a_client_is_stopped_and_known_the_same_however_its_octets_are_cut(
         (script, shown_by) in file_sharing(),
@@ -278,6 +280,7 @@ proptest! {
 // --- the web ---
 
 proptest! {
+    #![proptest_config(support::cases())]
     #[test]
     fn plain_web_is_never_dropped_whoever_sends_it(
         (method, path) in request_line(),
@@ -395,6 +398,7 @@ impl Term {
 }
 
 proptest! {
+    #![proptest_config(support::cases())]
     #[test]
     fn a_lock_and_a_condemned_peer_last_exactly_until_their_expiry(
         happenings in happenings(),

@@ -4,6 +4,17 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use ftwall::{Action, Conntrack, Engine, EngineConfig, Event, Ingress, Timestamp, Verdict};
+use proptest::test_runner::{Config, FileFailurePersistence};
+
+/// How properties are tried: the usual way, with failures kept beside the test. A test has no `lib.rs`
+/// above it, which is where proptest would look for a place.
+pub(crate) fn cases() -> Config {
+    let failures = FileFailurePersistence::WithSource("regressions");
+    Config {
+        failure_persistence: Some(Box::new(failures)),
+        ..Config::default()
+    }
+}
 
 /// An engine on a gateway whose clock the test turns.
 pub(crate) struct Gateway {
