@@ -71,13 +71,16 @@ impl Evidence {
         }
     }
 
-    /// Whether this is the beginning of something, which is not worth a word until it leads to a
-    /// decision: ordinary programs begin alike.
+    /// Whether ordinary programs say the same every day, so that it is not worth a word until it leads to
+    /// a decision.
     #[must_use]
-    pub const fn is_beginning(self) -> bool {
+    pub const fn is_everyday(self) -> bool {
         matches!(
             self,
-            Self::TransferBeginning | Self::OpenerBeginning | Self::AnswerBeginning
+            Self::TransferBeginning
+                | Self::OpenerBeginning
+                | Self::AnswerBeginning
+                | Self::TextOpener
         )
     }
 }

@@ -223,7 +223,7 @@ impl Engine {
                 .concat();
             return self.convict(key, now, parties, found, &peers);
         }
-        let is_worth_noting = |seen: &Evidence| !seen.is_beginning() && flow.noted != Some(*seen);
+        let is_worth_noting = |seen: &Evidence| !seen.is_everyday() && flow.noted != Some(*seen);
         if let Some(weak) = first_copy.filter(is_worth_noting) {
             self.note(key, now, parties, weak);
         }
