@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
+use std::ops::AddAssign;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -119,9 +120,31 @@ impl From<&Counters> for Statistics {
     }
 }
 
+impl AddAssign for Statistics {
+    /// Adds what another part of the daemon has counted.
+    fn add_assign(&mut self, other: Statistics) {
+        self.packets += other.packets;
+        self.malformed += other.malformed;
+        add_each(&mut self.verdicts, other.verdicts);
+        add_each(&mut self.evidence, other.evidence);
+        add_each(&mut self.queue_errors, other.queue_errors);
+        self.queue_losses += other.queue_losses;
+        self.injections_failed += other.injections_failed;
+        self.set_changes_lost += other.set_changes_lost;
+        self.set_writes_failed += other.set_writes_failed;
+        self.events_lost += other.events_lost;
+    }
+}
+
+fn add_each<K: Ord>(sums: &mut BTreeMap<K, u64>, counts: BTreeMap<K, u64>) {
+    for (name, count) in counts {
+        *sums.entry(name).or_default() += count;
+    }
+}
+
 /// Writes events to their target.
 pub struct EventWriter {
-    out: Box<dyn Write>,
+    out: Box<dyn Write + Send>,
     lost: u64,
 }
 
@@ -140,7 +163,7 @@ impl EventWriter {
     }
 
     /// A writer to `out`.
-    pub fn to(out: impl Write + 'static) -> EventWriter {
+    pub fn to(out: impl Write + Send + 'static) -> EventWriter {
         EventWriter {
             out: Box::new(BufWriter::new(out)),
             lost: 0,
@@ -205,9 +228,8 @@ pub fn line(now: Timestamp, content: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::net::Ipv4Addr;
-    use std::rc::Rc;
+    use std::sync::{Arc, Mutex};
 
     use serde_json::Value;
 
@@ -218,11 +240,14 @@ mod tests {
 
     /// A target that a test can read afterwards.
     #[derive(Clone, Default)]
-    struct Page(Rc<RefCell<Vec<u8>>>);
+    struct Page(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Page {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.borrow_mut().extend_from_slice(bytes);
+            self.0
+                .lock()
+                .expect("nobody panicked")
+                .extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -233,7 +258,7 @@ mod tests {
 
     impl Page {
         fn lines(&self) -> Vec<Value> {
-            let bytes = self.0.borrow();
+            let bytes = self.0.lock().expect("nobody panicked");
             let lines = bytes
                 .split(|byte| *byte == b'\n')
                 .filter(|line| !line.is_empty());

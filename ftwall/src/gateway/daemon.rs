@@ -1,37 +1,36 @@
-//! The live gateway: take a packet, let the engine judge it, answer the kernel, carry out what the
-//! engine asks for, sleep until something happens.
+//! The live gateway: opens everything, starts the threads, waits for the end and takes it all down.
 //!
-//! Everything that can be refused is asked for before the rules are in place, and the rules go before
-//! the queue does, so that no packet ever waits for a daemon that is not there.
+//! Packets are the workers' affair (see [`super::worker`]). Everything that can be refused is asked for
+//! before the rules are in place, and the rules go before the queues do, so that no packet ever waits
+//! for a daemon that is not there.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tracing::{debug, info, trace, warn};
+use rustix::io::Errno;
+use tracing::{info, warn};
 
 use super::backend::{self, Backend, Installed};
 use super::clock::Clock;
+use super::event_log::{EventLog, EventSender};
 use super::failure::Misconfigured;
 use super::inbound;
 use super::inject::Injector;
 use super::kernel_memory;
-use super::kernel_sets::{Change, Element, KernelSets};
-use super::marks::{MarkBit, MarkField};
-use super::queue::{self, Answer, PacketQueue, QueueReader, QueueSettings, QueuedPacket};
-use super::rules::{RuleSettings, Transport};
+use super::kernel_sets::{KernelSets, blocked};
+use super::queue::{self, PacketQueue, QueueReader, QueueSettings};
+use super::rules::RuleSettings;
 use super::signals::EndRequests;
+use super::worker::{self, Worker};
+use super::workers::Workers;
 use super::{nft, surroundings};
 use crate::config::{NeverBlock, Reply};
 use crate::control::events::{EventTarget, EventWriter, Notice, Statistics};
-use crate::suspects::{ANNOUNCE_INTERVAL, RELEARN_INTERVAL};
-use crate::{Action, Conntrack, Engine, EngineConfig, Ingress, PassReason, Timestamp, Verdict};
+use crate::{Engine, EngineConfig, Timestamp};
 
-/// Packets taken at once before actions and events are seen to.
-const BATCH: usize = 64;
-/// How long to sleep at most, so that refusals of the kernel's sets are reported in time.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How often refusals of the kernel's sets are looked for.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const BETWEEN_SET_REPORTS: Duration = Duration::from_secs(60);
 
 /// Everything a daemon is told when it starts.
@@ -54,10 +53,11 @@ pub struct RunSettings {
 /// Runs until asked to end, and leaves no rule behind.
 ///
 /// # Errors
-/// When a privilege, a kernel feature or a file is missing at the start, or rules cannot be removed.
+/// When a privilege, a kernel feature or a file is missing at the start, a worker fails, or rules cannot
+/// be removed.
 pub fn run(settings: RunSettings) -> anyhow::Result<()> {
     let requests = EndRequests::listen().context("taking over signals")?;
-    let events = open_events(&settings.events)?;
+    let writer = open_events(&settings.events)?;
     let injector = open_injector(&settings.engine)?;
     let backend = backend::choose(settings.backend)?;
     let payload_test = backend::probe_payload_test();
@@ -66,33 +66,44 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
         ..settings.rules
     };
     let (queue, leftovers) = open_queue(rule_settings.queue, settings.queue_reader)?;
-    let mut daemon = Daemon {
-        clock: Clock::start(),
+    let ready = Ready::of(backend, &*queue)?;
+    let clock = Clock::start();
+    let events = EventLog::start(writer).context("starting the thread that writes events")?;
+    let sets = KernelSets::start().context("starting the thread that writes sets")?;
+    let mut worker = Worker {
+        clock,
         blocked: blocked(&settings.engine),
         engine: Engine::new(guarded(settings.engine), settings.seed),
         marks: rule_settings.marks,
-        queue,
-        sets: KernelSets::start().context("starting the thread that writes sets")?,
+        queues: vec![queue],
         injector,
-        events,
-        counted: Counted::default(),
+        sets: Some(sets.requests()),
+        events: events.sender(),
+        counted: worker::Counted::default(),
     };
     let is_open = look_around(&rule_settings)?;
     let rules = backend::apply(&rule_settings, backend)?;
     if leftovers.is_some() {
-        daemon.take_over()?;
+        take_over(&mut worker)?;
     }
     leftovers.into_iter().for_each(Installed::keep);
-    daemon.announce(backend, &settings.events)?;
+    let workers = Workers::start(vec![worker]).context("starting the workers")?;
+    let mut daemon = Daemon {
+        clock,
+        events: events.sender(),
+        sets,
+        workers,
+        counted: Counted::default(),
+    };
+    daemon.announce(&ready, &settings.events)?;
     if is_open {
         daemon.warn_open();
     }
 
     let served = daemon.serve(&requests);
-    daemon.sets.finish();
-    let removed = rules.remove();
-    daemon.finish();
-    served.and(removed)
+    let ended = daemon.end(rules);
+    events.finish();
+    served.and(ended)
 }
 
 fn open_events(target: &EventTarget) -> anyhow::Result<EventWriter> {
@@ -126,15 +137,6 @@ fn open_queue(
     Ok((queue, leftovers))
 }
 
-/// The transports over which the kernel keeps a client from a peer it is known to use.
-pub const fn blocked(engine: &EngineConfig) -> &'static [Transport] {
-    if engine.block_udp {
-        &[Transport::Udp, Transport::Tcp]
-    } else {
-        &[Transport::Tcp]
-    }
-}
-
 /// The engine's configuration with the machine's own surroundings never blocked.
 fn guarded(mut engine: EngineConfig) -> EngineConfig {
     engine
@@ -156,62 +158,74 @@ fn look_around(rules: &RuleSettings) -> anyhow::Result<bool> {
     Ok(rules.inbound.is_none() && inbound::find(&listing).is_none())
 }
 
+/// Learns from the kernel what a daemon that died knew of hosts and peers.
+fn take_over(worker: &mut Worker) -> anyhow::Result<()> {
+    let listing = nft::list().context("asking the kernel what it remembers")?;
+    let left = kernel_memory::read(&listing);
+    info!(
+        entries = left.len(),
+        "taken over from a daemon before this one"
+    );
+    left.into_iter().for_each(|entry| worker.remember(entry));
+    Ok(())
+}
+
+/// What is said once everything is live.
+struct Ready {
+    backend: Backend,
+    queue: u16,
+    buffer: usize,
+}
+
+impl Ready {
+    fn of(backend: Backend, queue: &dyn PacketQueue) -> anyhow::Result<Ready> {
+        let buffer = queue.receive_buffer();
+        Ok(Ready {
+            backend,
+            queue: queue.number(),
+            buffer: buffer.context("asking for the size of the buffer")?,
+        })
+    }
+
+    fn notice(&self) -> Notice {
+        Notice::Ready {
+            backend: self.backend.name(),
+            queue: self.queue,
+        }
+    }
+}
+
+/// What is left to the thread that started everything.
 struct Daemon {
     clock: Clock,
-    engine: Engine,
-    marks: MarkField,
-    /// What is dropped between a client and a peer it is known to use.
-    blocked: &'static [Transport],
-    queue: Box<dyn PacketQueue>,
+    events: EventSender,
     sets: KernelSets,
-    injector: Option<Injector>,
-    events: EventWriter,
+    workers: Workers,
     counted: Counted,
 }
 
-/// What only the shell can count.
+/// What no worker can count.
 #[derive(Debug, Default)]
 struct Counted {
-    injections_failed: u64,
-    set_changes_lost: u64,
     set_writes_failed: u64,
     next_set_report: Timestamp,
 }
 
 impl Daemon {
     /// Says that queue and rules are live, first thing on standard output wherever events go.
-    fn announce(&mut self, backend: Backend, target: &EventTarget) -> anyhow::Result<()> {
-        let ready = Notice::Ready {
-            backend: backend.name(),
-            queue: self.queue.number(),
-        };
+    fn announce(&mut self, ready: &Ready, target: &EventTarget) -> anyhow::Result<()> {
         let now = self.clock.now();
-        let buffer = self
-            .queue
-            .receive_buffer()
-            .context("asking for the size of the buffer")?;
-        info!(%backend, queue = self.queue.number(), buffer, "queue and rules are live");
-        self.events.notice(now, &ready);
-        self.events.flush();
+        let Ready {
+            backend,
+            queue,
+            buffer,
+        } = ready;
+        info!(%backend, queue, buffer, "queue and rules are live");
+        self.events.notice(now, ready.notice());
         if *target != EventTarget::Stdout {
             let mut stdout = open_events(&EventTarget::Stdout)?;
-            stdout.notice(now, &ready);
+            stdout.notice(now, &ready.notice());
             stdout.flush();
-        }
-        Ok(())
-    }
-
-    /// Learns from the kernel what a daemon that died knew of hosts and peers.
-    fn take_over(&mut self) -> anyhow::Result<()> {
-        let listing = nft::list().context("asking the kernel what it remembers")?;
-        let left = kernel_memory::read(&listing);
-        info!(
-            entries = left.len(),
-            "taken over from a daemon before this one"
-        );
-        let now = self.clock.now();
-        for entry in left {
-            self.engine.remember(now, entry);
         }
         Ok(())
     }
@@ -219,103 +233,32 @@ impl Daemon {
     fn warn_open(&mut self) {
         warn!("{}", inbound::OPEN);
         let message = inbound::OPEN.to_owned();
-        self.events
-            .notice(self.clock.now(), &Notice::InboundOpen { message });
-        self.events.flush();
+        let notice = Notice::InboundOpen { message };
+        self.events.notice(self.clock.now(), notice);
     }
 
+    /// Until a signal comes or a worker ends.
     fn serve(&mut self, requests: &EndRequests) -> anyhow::Result<()> {
         loop {
-            self.sleep(requests).context("waiting for packets")?;
-            if requests.arrived() {
+            let mut sources = [
+                PollFd::new(requests, PollFlags::IN),
+                PollFd::new(self.workers.ended(), PollFlags::IN),
+            ];
+            let timeout = Timespec::try_from(BETWEEN_LOOKS).expect("a second fits");
+            match poll(&mut sources, Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("waiting for signals"),
+            }
+            if requests.arrived() || self.workers.ended().silence() {
                 return Ok(());
             }
-            self.take_packets();
-            self.see_to_time();
-            self.carry_out_actions();
-            self.report();
+            self.report_set_failures();
         }
-    }
-
-    /// Until a packet or a signal comes, or the engine wants to be called.
-    fn sleep(&self, requests: &EndRequests) -> rustix::io::Result<()> {
-        let now = self.clock.now();
-        let wanted = self
-            .engine
-            .poll_timeout()
-            .map(|due| due.saturating_since(now));
-        let timeout = wanted.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
-        let timeout = Timespec::try_from(timeout).expect("a second fits");
-        let mut sources = [
-            PollFd::new(&self.queue, PollFlags::IN),
-            PollFd::new(requests, PollFlags::IN),
-        ];
-        match poll(&mut sources, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn take_packets(&mut self) {
-        let Daemon {
-            clock,
-            engine,
-            marks,
-            queue,
-            ..
-        } = self;
-        queue.serve(BATCH, &mut |packet| {
-            judge(engine, clock.now(), *marks, packet)
-        });
-    }
-
-    fn see_to_time(&mut self) {
-        let now = self.clock.now();
-        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
-            self.engine.handle_timeout(now);
-        }
-    }
-
-    fn carry_out_actions(&mut self) {
-        while let Some(action) = self.engine.poll_action() {
-            for change in set_changes(&action, self.blocked) {
-                self.change_set(change);
-            }
-            if let Action::Answer { from, to, payload } | Action::Probe { from, to, payload } =
-                action
-            {
-                self.inject(from, to, &payload);
-            }
-        }
-    }
-
-    fn change_set(&mut self, change: Change) {
-        if !self.sets.request(change) {
-            self.counted.set_changes_lost += 1;
-        }
-    }
-
-    fn inject(&mut self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
-        let Some(injector) = &self.injector else {
-            return;
-        };
-        if let Err(error) = injector.send(from, to, payload) {
-            debug!(%error, %to, "a datagram could not be sent");
-            self.counted.injections_failed += 1;
-        }
-    }
-
-    fn report(&mut self) {
-        let now = self.clock.now();
-        while let Some(event) = self.engine.poll_event() {
-            self.events.event(now, &event);
-        }
-        self.report_set_failures(now);
-        self.events.flush();
     }
 
     /// A set that is full refuses every change from then on: all are counted, one a minute is told.
-    fn report_set_failures(&mut self, now: Timestamp) {
+    fn report_set_failures(&mut self) {
+        let now = self.clock.now();
         let failures: Vec<String> = self
             .sets
             .failures()
@@ -326,173 +269,38 @@ impl Daemon {
             if self.counted.next_set_report <= now {
                 self.counted.next_set_report = now + BETWEEN_SET_REPORTS;
                 warn!(message, "the kernel refuses changes of its sets");
-                self.events
-                    .notice(now, &Notice::KernelSetsFailed { message });
+                let notice = Notice::KernelSetsFailed { message };
+                self.events.notice(now, notice);
             }
         }
     }
 
-    /// Answers what still waits, now that no rule sends more, and says what was counted.
-    fn finish(mut self) {
-        self.take_packets();
-        self.carry_out_actions();
-        self.report();
-        let statistics = self.statistics();
-        info!(packets = statistics.packets, "ended");
-        self.events
-            .notice(self.clock.now(), &Notice::Stats { ftwall: statistics });
-        self.events.flush();
-    }
-
-    fn statistics(&self) -> Statistics {
-        let faults = self.queue.faults().iter();
-        Statistics {
-            queue_errors: faults
-                .map(|(fault, count)| (fault.to_string(), count))
-                .collect(),
-            queue_losses: queue::losses(self.queue.number()).unwrap_or_default(),
-            injections_failed: self.counted.injections_failed,
-            set_changes_lost: self.counted.set_changes_lost,
+    /// Takes the rules away between the last packet but those that wait and the end of the queues, and
+    /// says what was counted.
+    fn end(mut self, rules: Installed) -> anyhow::Result<()> {
+        self.report_set_failures();
+        let stopped = self.workers.stop();
+        self.sets.finish();
+        let removed = rules.remove();
+        let mut statistics = Statistics {
             set_writes_failed: self.counted.set_writes_failed,
-            events_lost: self.events.lost(),
-            ..Statistics::from(self.engine.counters())
-        }
-    }
-}
-
-fn judge(
-    engine: &mut Engine,
-    now: Timestamp,
-    marks: MarkField,
-    packet: QueuedPacket<'_>,
-) -> Answer {
-    let ingress = Ingress {
-        bytes: packet.bytes,
-        conntrack: Some(question(marks, packet.mark)),
-    };
-    let verdict = engine.handle_packet(now, ingress);
-    trace!(
-        action = verdict.action(),
-        reason = verdict.reason(),
-        "judged"
-    );
-    answer(marks, packet.mark, verdict)
-}
-
-/// What the kernel has written into the mark of a packet that it hands over.
-#[must_use]
-pub const fn question(marks: MarkField, mark: u32) -> Conntrack {
-    Conntrack {
-        reply: marks.is_set(mark, MarkBit::Reply),
-        from_start: marks.is_set(mark, MarkBit::FromStart),
-    }
-}
-
-/// What an action changes in the kernel's sets, where peers are `blocked` over these transports. The
-/// engine does not announce every renewal and takes out itself what has ended: elements stay longer by
-/// the time a renewal may go unannounced, so that the kernel never forgets first.
-pub fn set_changes(action: &Action, blocked: &[Transport]) -> Vec<Change> {
-    let peer = |client: Ipv4Addr, peer: SocketAddrV4, stays: Option<Duration>| {
-        let change = |transport: &Transport| (Element::Peer(client, peer, *transport), stays);
-        blocked.iter().map(change).collect()
-    };
-    match *action {
-        Action::LockHost { host, for_ } => {
-            vec![(
-                Element::Locked(host),
-                Some(for_.saturating_add(ANNOUNCE_INTERVAL)),
-            )]
-        }
-        Action::ReleaseHost { host } => vec![(Element::Locked(host), None)],
-        Action::LearnPeer {
-            client,
-            peer: at,
-            for_,
-            kernel_drop: true,
-        } => peer(client, at, Some(for_.saturating_add(RELEARN_INTERVAL))),
-        // Ports of the web are decided by payload; the engine alone knows this peer.
-        Action::LearnPeer {
-            kernel_drop: false, ..
-        } => Vec::new(),
-        Action::ForgetPeer { client, peer: at } => peer(client, at, None),
-        Action::Answer { .. } | Action::Probe { .. } => Vec::new(),
-    }
-}
-
-/// What the kernel is told: a proof travels in the packet's mark, beside whatever else is there.
-#[must_use]
-pub const fn answer(marks: MarkField, mark: u32, verdict: Verdict) -> Answer {
-    match verdict {
-        // The beginning of its connection is still to come.
-        Verdict::Pass(PassReason::NoPayload) => Answer::Accept {
-            mark: Some(marks.without_questions(mark)),
-        },
-        Verdict::Pass(_) => Answer::Accept { mark: None },
-        Verdict::Tolerate(_) => Answer::Accept {
-            mark: Some(marks.with(mark, MarkBit::Tolerated)),
-        },
-        Verdict::Clear(_) => Answer::Accept {
-            mark: Some(marks.with(mark, MarkBit::Cleared)),
-        },
-        Verdict::Drop(_) => Answer::Drop,
+            ..Statistics::default()
+        };
+        let stopped = stopped.map(|workers| {
+            let finished = workers.into_iter().map(Worker::finish);
+            finished.for_each(|counted| statistics += counted);
+        });
+        statistics.events_lost = self.events.lost();
+        info!(packets = statistics.packets, "ended");
+        let notice = Notice::Stats { ftwall: statistics };
+        self.events.notice(self.clock.now(), notice);
+        stopped.and(removed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ClearReason, DropReason, TolerateReason};
-
-    #[test]
-    fn a_proof_is_added_to_the_marks_that_are_there_and_a_mere_pass_of_payload_changes_none() {
-        let marks = MarkField::DEFAULT;
-        let cases = [
-            (
-                Verdict::Pass(PassReason::Undecided),
-                Answer::Accept { mark: None },
-            ),
-            (
-                Verdict::Pass(PassReason::NoPayload),
-                Answer::Accept {
-                    mark: Some(0x0000_0007),
-                },
-            ),
-            (
-                Verdict::Clear(ClearReason::Http),
-                Answer::Accept {
-                    mark: Some(0x1100_0007),
-                },
-            ),
-            (
-                Verdict::Tolerate(TolerateReason::Midstream),
-                Answer::Accept {
-                    mark: Some(0x2100_0007),
-                },
-            ),
-            (Verdict::Drop(DropReason::Ping), Answer::Drop),
-        ];
-        for (verdict, expected) in cases {
-            assert_eq!(answer(marks, 0x0100_0007, verdict), expected, "{verdict:?}");
-        }
-    }
-
-    #[test]
-    fn the_kernel_forgets_nobody_before_the_engine_does() {
-        let (host, for_) = (Ipv4Addr::new(10, 77, 1, 1), Duration::from_secs(120));
-        let lock = set_changes(&Action::LockHost { host, for_ }, &[]);
-        assert_eq!(
-            lock,
-            [(Element::Locked(host), Some(for_ + ANNOUNCE_INTERVAL))]
-        );
-        let learned = Action::LearnPeer {
-            client: host,
-            peer: SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), 1214),
-            for_,
-            kernel_drop: true,
-        };
-        let stays = set_changes(&learned, &[Transport::Tcp]);
-        assert_eq!(stays[0].1, Some(for_ + RELEARN_INTERVAL));
-    }
 
     #[test]
     fn the_machines_own_addresses_are_never_blocked() {
@@ -506,18 +314,5 @@ mod tests {
                 "{net}"
             );
         }
-    }
-
-    #[test]
-    fn where_udp_is_not_blocked_a_known_peer_is_cut_off_over_tcp_alone() {
-        let lenient = EngineConfig {
-            block_udp: false,
-            ..EngineConfig::default()
-        };
-        assert_eq!(blocked(&lenient), [Transport::Tcp]);
-        assert_eq!(
-            blocked(&EngineConfig::default()),
-            [Transport::Udp, Transport::Tcp]
-        );
     }
 }

@@ -16,6 +16,8 @@ use tracing::warn;
 use super::nft_json::{add_elements, address, concat, delete_elements, expiring};
 use super::rules::{LOCKED, PEERS, Transport};
 use super::set_elements::{SetError, SetWriter};
+use crate::suspects::{ANNOUNCE_INTERVAL, RELEARN_INTERVAL};
+use crate::{Action, EngineConfig};
 
 /// Changes that may wait to be written.
 const BACKLOG: usize = 4096;
@@ -50,11 +52,22 @@ pub type Change = (Element, Option<Duration>);
 /// Changes of which the last for each element counts, written in one transaction.
 pub type Batch = BTreeMap<Element, Option<Duration>>;
 
+/// Hands changes over to the thread that writes them.
+#[derive(Clone, Debug)]
+pub struct SetRequests(SyncSender<Change>);
+
+impl SetRequests {
+    /// Hands a change over; false if too many wait already and it is lost.
+    #[must_use]
+    pub fn request(&self, change: Change) -> bool {
+        self.0.try_send(change).is_ok()
+    }
+}
+
 /// The thread that writes sets.
 #[derive(Debug)]
 pub struct KernelSets {
-    /// Absent once finished: the thread ends when it is dropped.
-    changes: Option<SyncSender<Change>>,
+    changes: SetRequests,
     failures: Receiver<SetError>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
@@ -78,18 +91,16 @@ impl KernelSets {
             .name("kernel-sets".into())
             .spawn(work)?;
         Ok(KernelSets {
-            changes: Some(changes),
+            changes: SetRequests(changes),
             failures,
             ended,
         })
     }
 
-    /// Hands a change over; false if too many wait already and it is lost.
+    /// A way to hand changes over.
     #[must_use]
-    pub fn request(&self, change: Change) -> bool {
-        self.changes
-            .as_ref()
-            .is_some_and(|changes| changes.try_send(change).is_ok())
+    pub fn requests(&self) -> SetRequests {
+        self.changes.clone()
     }
 
     /// What the kernel refused since the last call.
@@ -97,13 +108,60 @@ impl KernelSets {
         self.failures.try_iter()
     }
 
-    /// Writes what waits and ends the thread, unless that takes too long; later changes are lost.
-    pub fn finish(&mut self) {
-        self.changes = None;
-        if self.ended.recv_timeout(LONGEST_FINISH) == Err(RecvTimeoutError::Timeout) {
+    /// Writes what waits and ends the thread, unless that takes too long. All ways to hand changes over
+    /// have to be gone.
+    pub fn finish(self) {
+        let KernelSets { changes, ended, .. } = self;
+        drop(changes);
+        if ended.recv_timeout(LONGEST_FINISH) == Err(RecvTimeoutError::Timeout) {
             warn!("the kernel is kept busy: the last changes of its sets are not waited for");
         }
     }
+}
+
+/// The transports over which the kernel keeps a client from a peer it is known to use.
+pub const fn blocked(engine: &EngineConfig) -> &'static [Transport] {
+    if engine.block_udp {
+        &[Transport::Udp, Transport::Tcp]
+    } else {
+        &[Transport::Tcp]
+    }
+}
+
+/// What an action changes in the kernel's sets, where peers are `blocked` over these transports. The
+/// engine does not announce every renewal and takes out itself what has ended: elements stay longer by
+/// the time a renewal may go unannounced, so that the kernel never forgets first.
+pub fn set_changes(action: &Action, blocked: &[Transport]) -> impl Iterator<Item = Change> {
+    let (lock, peer) = match *action {
+        Action::LockHost { host, for_ } => {
+            let stays = for_.saturating_add(ANNOUNCE_INTERVAL);
+            (Some((Element::Locked(host), Some(stays))), None)
+        }
+        Action::ReleaseHost { host } => (Some((Element::Locked(host), None)), None),
+        Action::LearnPeer {
+            client,
+            peer,
+            for_,
+            kernel_drop: true,
+        } => {
+            let stays = for_.saturating_add(RELEARN_INTERVAL);
+            (None, Some((client, peer, Some(stays))))
+        }
+        Action::ForgetPeer { client, peer } => (None, Some((client, peer, None))),
+        // Ports of the web are decided by payload; the engine alone knows this peer.
+        Action::LearnPeer {
+            kernel_drop: false, ..
+        }
+        | Action::Answer { .. }
+        | Action::Probe { .. } => (None, None),
+    };
+    let peers = peer.into_iter().flat_map(move |(client, peer, stays)| {
+        let element = move |transport: &Transport| Element::Peer(client, peer, *transport);
+        blocked
+            .iter()
+            .map(move |transport| (element(transport), stays))
+    });
+    lock.into_iter().chain(peers)
 }
 
 fn write_until_closed(
@@ -230,5 +288,36 @@ mod tests {
     fn the_last_change_of_an_element_counts_and_removal_needs_no_timeout() {
         let locked = (Element::Locked(HOST), Some(Duration::from_secs(120)));
         insta::assert_snapshot!(lines(&[locked, (Element::Locked(HOST), None)]));
+    }
+
+    #[test]
+    fn the_kernel_forgets_nobody_before_the_engine_does() {
+        let (host, for_) = (Ipv4Addr::new(10, 77, 1, 1), Duration::from_secs(120));
+        let changes = |action: &Action| set_changes(action, &[Transport::Tcp]).collect::<Vec<_>>();
+        let lock = changes(&Action::LockHost { host, for_ });
+        assert_eq!(
+            lock,
+            [(Element::Locked(host), Some(for_ + ANNOUNCE_INTERVAL))]
+        );
+        let learned = Action::LearnPeer {
+            client: host,
+            peer: SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), 1214),
+            for_,
+            kernel_drop: true,
+        };
+        assert_eq!(changes(&learned)[0].1, Some(for_ + RELEARN_INTERVAL));
+    }
+
+    #[test]
+    fn where_udp_is_not_blocked_a_known_peer_is_cut_off_over_tcp_alone() {
+        let lenient = EngineConfig {
+            block_udp: false,
+            ..EngineConfig::default()
+        };
+        assert_eq!(blocked(&lenient), [Transport::Tcp]);
+        assert_eq!(
+            blocked(&EngineConfig::default()),
+            [Transport::Udp, Transport::Tcp]
+        );
     }
 }

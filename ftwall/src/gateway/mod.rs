@@ -1,12 +1,14 @@
 //! The shell: everything that touches the kernel, the clock, files or the command line.
 //!
-//! [`daemon`] is the recipe; the other files each know one thing it needs.
+//! [`daemon`] is the recipe, [`worker`] what is done with packets; the other files each know one thing it needs.
 
 pub mod backend;
+pub mod bell;
 pub mod capture;
 pub mod clock;
 pub mod daemon;
 pub mod doctor;
+pub mod event_log;
 pub mod failure;
 pub mod inbound;
 pub mod inject;
@@ -26,4 +28,6 @@ pub mod rules;
 pub mod set_elements;
 pub mod signals;
 pub mod surroundings;
+pub mod worker;
+pub mod workers;
 pub mod xt;

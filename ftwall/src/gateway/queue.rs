@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::AddAssign;
 use std::os::fd::AsFd;
 use std::str::FromStr;
 
@@ -21,7 +22,7 @@ use super::nfqueue::NfqQueue;
 /// Takes packets out of a queue and answers them.
 ///
 /// The descriptor is readable while packets wait.
-pub trait PacketQueue: AsFd {
+pub trait PacketQueue: AsFd + Send {
     /// The queue's number.
     fn number(&self) -> u16;
 
@@ -312,6 +313,13 @@ pub struct Losses {
     pub queue_full: u64,
     /// Those that found the socket's buffer full.
     pub buffer_full: u64,
+}
+
+impl AddAssign for Losses {
+    fn add_assign(&mut self, other: Losses) {
+        self.queue_full += other.queue_full;
+        self.buffer_full += other.buffer_full;
+    }
 }
 
 /// What the kernel has lost of queue `number` since it was bound; nothing if it does not say.

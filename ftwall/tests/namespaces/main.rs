@@ -381,5 +381,32 @@ fn assert_ping_is_dropped_and_web_passes(reader: QueueReader) {
     assert_eq!(at("gw", ruleset), "");
 }
 
+#[test]
+fn a_reader_of_events_who_hangs_holds_up_neither_packets_nor_the_end() {
+    in_namespaces(
+        "a_reader_of_events_who_hangs_holds_up_neither_packets_nor_the_end",
+        || {
+            build_network();
+            let options = ["--inside", "10.77.0.0/16", "--events", "-"];
+            // Beyond its first line nobody reads what it writes.
+            let Some(daemon) = at("gw", || Daemon::start(&options)) else {
+                return;
+            };
+            let client = udp("client", "10.77.1.1:2301");
+            // Each is reported twice, as a drop and as a peer: several times what a pipe holds.
+            for peer in 0..600_u16 {
+                let [high, low] = peer.to_be_bytes();
+                let peer = std::net::SocketAddr::from(([198, 18, high, low], 1214));
+                client.send_to(GIFT_PING, peer).expect("the network is up");
+                let mut answer = [0; 64];
+                client.recv_from(&mut answer).expect("ftwall answers");
+            }
+            assert!(fetch_page().ends_with("ok"));
+            assert_eq!(daemon.end("TERM").code(), Some(0));
+            assert_eq!(at("gw", ruleset), "");
+        },
+    );
+}
+
 /// The ping of giFT, from its source: type, least encryption word, 0x80, network name.
 const GIFT_PING: &[u8] = b"\x27\x00\x00\x00\x29\x80KaZaA\x00";

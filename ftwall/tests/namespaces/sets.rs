@@ -128,10 +128,11 @@ fn latency_of_changes() {
         make_sets(1 << 20);
         for (what, count) in [("one peer", 1), ("200 peers", 200)] {
             let sets = KernelSets::start().expect("the kernel has sets");
+            let requests = sets.requests();
             let by_netlink = measure(300, count, |changes| {
                 changes
                     .into_iter()
-                    .for_each(|change| assert!(sets.request(change)));
+                    .for_each(|change| assert!(requests.request(change)));
             });
             println!("{what:>9}, netlink: {by_netlink}");
             let (batches, received) = channel::<Batch>();

@@ -9,11 +9,11 @@ use ftwall::cli::run_settings;
 use ftwall::config::NeverBlock;
 use ftwall::control::events::{self, Notice, Statistics};
 use ftwall::gateway::backend::Backend;
-use ftwall::gateway::daemon::{self, RunSettings};
+use ftwall::gateway::daemon::RunSettings;
 use ftwall::gateway::inject;
 use ftwall::gateway::kernel_sets::{self, Batch};
 use ftwall::gateway::queue::{Answer, QueueSettings};
-use ftwall::gateway::rules;
+use ftwall::gateway::{rules, worker};
 use ftwall::{Action, Engine, Ingress, Remembered, Timestamp};
 use ipnet::{IpNet, Ipv4Net};
 use lab::presets::Office;
@@ -213,11 +213,11 @@ impl Protection {
         let daemon = self.daemon.as_mut()?;
         let ingress = Ingress {
             bytes: octets.get(..range).unwrap_or(octets),
-            conntrack: Some(daemon::question(marks, passage.mark)),
+            conntrack: Some(worker::question(marks, passage.mark)),
         };
         let verdict = daemon.engine.handle_packet(instant(now), ingress);
         self.drain(now);
-        Some(daemon::answer(marks, passage.mark, verdict))
+        Some(worker::answer(marks, passage.mark, verdict))
     }
 
     /// Carries out and writes down what the engine has to say.
@@ -225,9 +225,11 @@ impl Protection {
         let Some(daemon) = &mut self.daemon else {
             return;
         };
-        let blocked = daemon::blocked(&self.settings.engine);
+        let blocked = kernel_sets::blocked(&self.settings.engine);
         while let Some(action) = daemon.engine.poll_action() {
-            daemon.waiting.extend(daemon::set_changes(&action, blocked));
+            daemon
+                .waiting
+                .extend(kernel_sets::set_changes(&action, blocked));
             if let Action::Answer { from, to, payload } | Action::Probe { from, to, payload } =
                 action
             {

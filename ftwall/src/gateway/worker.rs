@@ -1,0 +1,316 @@
+//! A worker: it takes packets, lets its engine judge them, answers the kernel, carries out what the
+//! engine asks for, and sleeps until something happens.
+//!
+//! Everything a packet meets belongs to one worker, which runs on one thread: queues, engine, injector.
+//! What leaves it goes through bounded channels that are never waited for, and what comes to it are
+//! [`Request`]s, taken up between packets. So no packet meets a lock, and nobody who is slow - a reader
+//! of events, the kernel's sets, an operator - holds one up.
+
+use std::net::SocketAddrV4;
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing::{debug, trace};
+
+use super::bell::Bell;
+use super::clock::Clock;
+use super::event_log::EventSender;
+use super::inject::Injector;
+use super::kernel_sets::{SetRequests, set_changes};
+use super::marks::{MarkBit, MarkField};
+use super::queue::{self, Answer, PacketQueue, QueuedPacket};
+use super::rules::Transport;
+use crate::control::events::Statistics;
+use crate::{Action, Conntrack, Engine, Ingress, PassReason, Remembered, Timestamp, Verdict};
+
+/// Packets taken of one queue at once before others, requests and time are seen to.
+const BATCH: usize = 64;
+/// Packets of one queue that are answered at the end, at most: no rule sends more by then.
+const LAST_BATCH: usize = 1 << 14;
+/// How long to sleep at most: nothing is due then, but a clock that was stopped is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// What a worker is asked between two packets.
+#[derive(Debug)]
+pub enum Request {
+    /// What was counted so far.
+    Statistics(Reply<Statistics>),
+    /// Take no more packets. Those that come meanwhile wait in the queues.
+    Stop,
+}
+
+/// Where an answer to a [`Request`] goes; has room for one. Who asked may have given up.
+pub type Reply<T> = SyncSender<T>;
+
+/// Where requests come from.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) requests: Receiver<Request>,
+    /// Rung after each request.
+    pub(super) bell: Bell,
+}
+
+/// Everything that packets of some hosts meet.
+pub struct Worker {
+    pub(super) clock: Clock,
+    pub(super) engine: Engine,
+    pub(super) marks: MarkField,
+    /// What is dropped between a client and a peer it is known to use.
+    pub(super) blocked: &'static [Transport],
+    /// The most urgent first.
+    pub(super) queues: Vec<Box<dyn PacketQueue>>,
+    pub(super) injector: Option<Injector>,
+    /// Absent once stopped: the sets go with the rules.
+    pub(super) sets: Option<SetRequests>,
+    pub(super) events: EventSender,
+    pub(super) counted: Counted,
+}
+
+/// What only the shell can count.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    injections_failed: u64,
+    set_changes_lost: u64,
+}
+
+impl Worker {
+    /// Takes over what a daemon that died knew of a host.
+    pub fn remember(&mut self, entry: Remembered) {
+        self.engine.remember(self.clock.now(), entry);
+    }
+
+    /// Serves until asked to stop.
+    ///
+    /// # Errors
+    /// When the system does not let it wait for packets.
+    pub(super) fn serve(&mut self, inbox: &Inbox) -> anyhow::Result<()> {
+        loop {
+            self.sleep(inbox).context("waiting for packets")?;
+            if self.answer_requests(inbox).is_break() {
+                self.sets = None;
+                return Ok(());
+            }
+            self.take_packets(BATCH);
+            self.see_to_time();
+            self.drain();
+        }
+    }
+
+    /// Answers what still waits, now that no rule sends more, and says what was counted.
+    pub fn finish(mut self) -> Statistics {
+        self.take_packets(LAST_BATCH);
+        self.drain();
+        self.statistics()
+    }
+
+    /// Until a packet or a request comes, or the engine wants to be called.
+    fn sleep(&self, inbox: &Inbox) -> rustix::io::Result<()> {
+        let now = self.clock.now();
+        let wanted = self
+            .engine
+            .poll_timeout()
+            .map(|due| due.saturating_since(now));
+        let timeout = wanted.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
+        let timeout = Timespec::try_from(timeout).expect("a minute fits");
+        let polled = match &self.queues[..] {
+            [first, second] => {
+                let mut sources = [readable(first), readable(second), readable(&inbox.bell)];
+                poll(&mut sources, Some(&timeout))
+            }
+            queues => {
+                let queues = queues.iter().map(readable);
+                let mut sources: Vec<_> = queues.chain([readable(&inbox.bell)]).collect();
+                poll(&mut sources, Some(&timeout))
+            }
+        };
+        match polled {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn answer_requests(&mut self, inbox: &Inbox) -> ControlFlow<()> {
+        if inbox.bell.silence() {
+            for request in inbox.requests.try_iter() {
+                self.answer(request)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn answer(&mut self, request: Request) -> ControlFlow<()> {
+        match request {
+            Request::Statistics(reply) => {
+                let _ = reply.send(self.statistics());
+                ControlFlow::Continue(())
+            }
+            Request::Stop => ControlFlow::Break(()),
+        }
+    }
+
+    /// At most `most` of each queue.
+    fn take_packets(&mut self, most: usize) {
+        let Worker {
+            clock,
+            engine,
+            marks,
+            queues,
+            ..
+        } = self;
+        for queue in queues {
+            queue.serve(most, &mut |packet| {
+                judge(engine, clock.now(), *marks, packet)
+            });
+        }
+    }
+
+    fn see_to_time(&mut self) {
+        let now = self.clock.now();
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+            self.engine.handle_timeout(now);
+        }
+    }
+
+    /// Passes on what the engine has to say.
+    fn drain(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            self.carry_out(&action);
+        }
+        let now = self.clock.now();
+        while let Some(event) = self.engine.poll_event() {
+            self.events.event(now, event);
+        }
+    }
+
+    fn carry_out(&mut self, action: &Action) {
+        if let Some(sets) = &self.sets {
+            let changes = set_changes(action, self.blocked);
+            let lost = changes.filter(|change| !sets.request(*change)).count();
+            self.counted.set_changes_lost += u64::try_from(lost).unwrap_or(u64::MAX);
+        }
+        if let Action::Answer { from, to, payload } | Action::Probe { from, to, payload } = action {
+            self.inject(*from, *to, payload);
+        }
+    }
+
+    fn inject(&mut self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
+        let Some(injector) = &self.injector else {
+            return;
+        };
+        if let Err(error) = injector.send(from, to, payload) {
+            debug!(%error, %to, "a datagram could not be sent");
+            self.counted.injections_failed += 1;
+        }
+    }
+
+    fn statistics(&self) -> Statistics {
+        let mut statistics = Statistics {
+            injections_failed: self.counted.injections_failed,
+            set_changes_lost: self.counted.set_changes_lost,
+            ..Statistics::from(self.engine.counters())
+        };
+        for queue in &self.queues {
+            for (fault, count) in queue.faults().iter() {
+                *statistics
+                    .queue_errors
+                    .entry(fault.to_string())
+                    .or_default() += count;
+            }
+            statistics.queue_losses += queue::losses(queue.number()).unwrap_or_default();
+        }
+        statistics
+    }
+}
+
+fn readable(source: &impl std::os::fd::AsFd) -> PollFd<'_> {
+    PollFd::new(source, PollFlags::IN)
+}
+
+fn judge(
+    engine: &mut Engine,
+    now: Timestamp,
+    marks: MarkField,
+    packet: QueuedPacket<'_>,
+) -> Answer {
+    let ingress = Ingress {
+        bytes: packet.bytes,
+        conntrack: Some(question(marks, packet.mark)),
+    };
+    let verdict = engine.handle_packet(now, ingress);
+    trace!(
+        action = verdict.action(),
+        reason = verdict.reason(),
+        "judged"
+    );
+    answer(marks, packet.mark, verdict)
+}
+
+/// What the kernel has written into the mark of a packet that it hands over.
+#[must_use]
+pub const fn question(marks: MarkField, mark: u32) -> Conntrack {
+    Conntrack {
+        reply: marks.is_set(mark, MarkBit::Reply),
+        from_start: marks.is_set(mark, MarkBit::FromStart),
+    }
+}
+
+/// What the kernel is told: a proof travels in the packet's mark, beside whatever else is there.
+#[must_use]
+pub const fn answer(marks: MarkField, mark: u32, verdict: Verdict) -> Answer {
+    match verdict {
+        // The beginning of its connection is still to come.
+        Verdict::Pass(PassReason::NoPayload) => Answer::Accept {
+            mark: Some(marks.without_questions(mark)),
+        },
+        Verdict::Pass(_) => Answer::Accept { mark: None },
+        Verdict::Tolerate(_) => Answer::Accept {
+            mark: Some(marks.with(mark, MarkBit::Tolerated)),
+        },
+        Verdict::Clear(_) => Answer::Accept {
+            mark: Some(marks.with(mark, MarkBit::Cleared)),
+        },
+        Verdict::Drop(_) => Answer::Drop,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClearReason, DropReason, TolerateReason};
+
+    #[test]
+    fn a_proof_is_added_to_the_marks_that_are_there_and_a_mere_pass_of_payload_changes_none() {
+        let marks = MarkField::DEFAULT;
+        let cases = [
+            (
+                Verdict::Pass(PassReason::Undecided),
+                Answer::Accept { mark: None },
+            ),
+            (
+                Verdict::Pass(PassReason::NoPayload),
+                Answer::Accept {
+                    mark: Some(0x0000_0007),
+                },
+            ),
+            (
+                Verdict::Clear(ClearReason::Http),
+                Answer::Accept {
+                    mark: Some(0x1100_0007),
+                },
+            ),
+            (
+                Verdict::Tolerate(TolerateReason::Midstream),
+                Answer::Accept {
+                    mark: Some(0x2100_0007),
+                },
+            ),
+            (Verdict::Drop(DropReason::Ping), Answer::Drop),
+        ];
+        for (verdict, expected) in cases {
+            assert_eq!(answer(marks, 0x0100_0007, verdict), expected, "{verdict:?}");
+        }
+    }
+}
