@@ -1,10 +1,11 @@
 //! What the engine may be told: every knob of the policy, with the defaults of the product.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The engine's configuration. `EngineConfig::default()` is the product as installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,12 @@ pub struct EngineConfig {
     pub block_udp: bool,
     /// Inside or outside addresses that are never judged.
     pub exempt: Vec<IpNet>,
+    /// Inside or outside ends that are never judged nor learned, of all ports or of one.
+    pub allow: Vec<NeverBlock>,
+    /// What is done about hosts of which no entry of `policies` speaks.
+    pub mode: Mode,
+    /// What holds for some of the inside hosts instead. The first entry that names a host counts.
+    pub policies: Vec<HostPolicy>,
     /// Addresses that are never learned as peers, besides the private ranges: the gateway's own,
     /// its resolvers, whatever must not be blocked because an inside host forged a ping to it.
     pub never_block: Vec<NeverBlock>,
@@ -59,6 +66,9 @@ impl Default for EngineConfig {
             reprobe_limit: 30,
             block_udp: true,
             exempt: Vec::new(),
+            allow: Vec::new(),
+            mode: Mode::Enforce,
+            policies: Vec::new(),
             never_block: Vec::new(),
             new_peers_per_minute: 600,
             answers_per_minute: 6_000,
@@ -83,6 +93,92 @@ impl EngineConfig {
     pub fn is_exempt(&self, address: IpAddr) -> bool {
         self.exempt.iter().any(|net| net.contains(&address))
     }
+
+    /// Whether `end` is on the allow list.
+    #[must_use]
+    pub fn is_allowed(&self, end: SocketAddr) -> bool {
+        self.allow.iter().any(|allowed| allowed.contains(end))
+    }
+
+    /// What holds for an inside host.
+    #[must_use]
+    pub fn policy_of(&self, host: IpAddr) -> EffectivePolicy {
+        let names = |policy: &HostPolicy| policy.subnets.iter().any(|net| net.contains(&host));
+        let entry = self.policies.iter().position(names);
+        let policy = entry.map(|index| &self.policies[index]);
+        EffectivePolicy {
+            entry,
+            mode: policy.and_then(|policy| policy.mode).unwrap_or(self.mode),
+            lock_time: policy
+                .and_then(|policy| policy.lock_time)
+                .unwrap_or(self.lock_time),
+            strictness: policy
+                .and_then(|policy| policy.strictness)
+                .unwrap_or(self.strictness),
+        }
+    }
+
+    /// Whether unknown traffic of some locked host is dropped, so that the kernel has to ask about it.
+    #[must_use]
+    pub fn is_strict_anywhere(&self) -> bool {
+        let stricts = self.policies.iter().filter_map(|policy| policy.strictness);
+        stricts
+            .chain([self.strictness])
+            .any(|strictness| strictness == Strictness::Strict)
+    }
+}
+
+/// What is done about hosts that give themselves away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Contacts are prevented.
+    #[default]
+    Enforce,
+    /// Everything passes; what would have been done is reported.
+    Monitor,
+    /// Nothing is judged.
+    Off,
+}
+
+impl Mode {
+    /// Stable name in snake case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Monitor => "monitor",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What holds for some of the inside hosts. What an entry leaves out is as it is for everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostPolicy {
+    /// What people call it.
+    pub name: String,
+    /// The hosts.
+    pub subnets: Vec<IpNet>,
+    /// What is done about them.
+    pub mode: Option<Mode>,
+    /// How long they stay locked after the last evidence; zero locks nobody.
+    pub lock_time: Option<Duration>,
+    /// What happens to traffic that nothing is known about once they are locked.
+    pub strictness: Option<Strictness>,
+}
+
+/// What holds for one host, all entries considered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EffectivePolicy {
+    /// Index of the entry that names the host, if one does.
+    pub entry: Option<usize>,
+    /// What is done about it.
+    pub mode: Mode,
+    /// How long it stays locked.
+    pub lock_time: Duration,
+    /// What happens to its unknown traffic.
+    pub strictness: Strictness,
 }
 
 /// What happens to traffic of a locked host that nothing is known about.
@@ -126,13 +222,40 @@ pub enum Reply {
     None,
 }
 
-/// Addresses that are never learned as peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Addresses, of all ports or of one: never learned as peers, allowed, blocked by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NeverBlock {
     /// The addresses.
     pub net: IpNet,
     /// Only this port of them; all ports if absent.
     pub port: Option<u16>,
+}
+
+impl NeverBlock {
+    /// Whether `end` is one of these.
+    #[must_use]
+    pub fn contains(&self, end: SocketAddr) -> bool {
+        self.net.contains(&end.ip()) && self.port.is_none_or(|port| port == end.port())
+    }
+}
+
+impl fmt::Display for NeverBlock {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_address = self.net.prefix_len() == self.net.max_prefix_len();
+        match self.port {
+            Some(port) if is_address => SocketAddr::new(self.net.addr(), port).fmt(formatter),
+            Some(port) => write!(formatter, "{}:{port}", self.net),
+            None if is_address => self.net.addr().fmt(formatter),
+            None => self.net.fmt(formatter),
+        }
+    }
+}
+
+/// As it is displayed.
+impl Serialize for NeverBlock {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl From<IpNet> for NeverBlock {

@@ -4,6 +4,8 @@
 //! keeps none of their knowledge itself.
 
 mod datagram;
+mod history;
+mod operator;
 mod segment;
 
 use std::collections::BTreeMap;
@@ -12,9 +14,17 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+
+use history::History;
+pub use history::Incident;
+use operator::ByHand;
+pub use operator::{
+    Block, BlockError, Explanation, KnownPeer, Lifted, LockedClient, PolicyChoice, Subject, Test,
+};
 use segment::Arrival;
 
-use crate::event::PacketEnds;
+use crate::config::Mode;
+use crate::event::{EventType, PacketEnds};
 use crate::flow::{FlowTable, Role};
 use crate::packet::{Malformed, Packet, Transport};
 use crate::policy::{self, Ruling, Situation};
@@ -133,6 +143,10 @@ pub struct Engine {
     suspects: Suspects,
     out: Outbox,
     counters: Counters,
+    by_hand: ByHand,
+    history: History,
+    /// What was last found, until the packet in which it was found is judged.
+    found: Option<Evidence>,
 }
 
 /// Something that the kernel's sets remember for an engine that died.
@@ -166,6 +180,9 @@ impl Engine {
             suspects: Suspects::new(&config, seed),
             out: Outbox::default(),
             counters: Counters::default(),
+            by_hand: ByHand::new(seed),
+            history: History::new(seed),
+            found: None,
             config,
         }
     }
@@ -200,6 +217,8 @@ impl Engine {
     /// says so; calling more often does no harm.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.flows.handle_timeout(now);
+        self.history.handle_timeout(now);
+        self.end_unblocks(now);
         self.suspects
             .handle_timeout(&self.config, now, &mut self.out);
     }
@@ -207,20 +226,36 @@ impl Engine {
     /// When [`Self::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        [self.flows.poll_timeout(), self.suspects.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let wanted = [
+            self.flows.poll_timeout(),
+            self.suspects.poll_timeout(),
+            self.history.poll_timeout(),
+            self.by_hand.poll_timeout(),
+        ];
+        wanted.into_iter().flatten().min()
     }
 
-    /// The next thing for the shell to carry out.
+    /// The next thing for the shell to carry out. Nothing is done to hosts that are only monitored.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.out.actions.pop_front()
+        loop {
+            let action = self.out.actions.pop_front()?;
+            if self.is_to_be_done(&action) {
+                return Some(action);
+            }
+        }
     }
 
     /// The next thing to report.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.out.events.pop_front()
+        let mut event = self.out.events.pop_front()?;
+        let mode = event
+            .ftwall
+            .client
+            .map(|client| self.config.policy_of(client.into()).mode);
+        if mode == Some(Mode::Monitor) {
+            monitored(&mut event);
+        }
+        Some(event)
     }
 
     /// What was counted so far.
@@ -259,10 +294,35 @@ impl Engine {
         if !self.crosses(packet.source, packet.destination) {
             return Verdict::Pass(PassReason::NotCrossing);
         }
+        let (source_port, destination_port) = ports(&packet.transport);
+        let source = SocketAddrV4::new(source, source_port);
+        let destination = SocketAddrV4::new(destination, destination_port);
+        if let Some(reason) = self
+            .is_let_through(source.into(), now)
+            .or_else(|| self.is_let_through(destination.into(), now))
+        {
+            return Verdict::Pass(reason);
+        }
+        let host = *self.host_end(source, destination).ip();
+        let mode = self.config.policy_of(host.into()).mode;
+        if mode == Mode::Off {
+            return Verdict::Pass(PassReason::PolicyOff);
+        }
+        let verdict = self.judge_transport(now, (source, destination), packet, tracked);
+        let done = Self::softened(mode, verdict);
+        self.record_incident(now, host, packet, (source, destination), verdict, done);
+        done
+    }
+
+    fn judge_transport(
+        &mut self,
+        now: Timestamp,
+        (source, destination): (SocketAddrV4, SocketAddrV4),
+        packet: &Packet<'_>,
+        tracked: Option<Conntrack>,
+    ) -> Verdict {
         match packet.transport {
             Transport::Tcp(segment) => {
-                let source = SocketAddrV4::new(source, segment.source_port);
-                let destination = SocketAddrV4::new(destination, segment.destination_port);
                 let segment = &segment;
                 self.judge_segment(&Arrival {
                     now,
@@ -272,11 +332,7 @@ impl Engine {
                     tracked,
                 })
             }
-            Transport::Udp(datagram) => {
-                let source = SocketAddrV4::new(source, datagram.source_port);
-                let destination = SocketAddrV4::new(destination, datagram.destination_port);
-                self.judge_datagram(now, source, destination, &datagram)
-            }
+            Transport::Udp(datagram) => self.judge_datagram(now, source, destination, &datagram),
             Transport::LaterFragment => Verdict::Pass(PassReason::LaterFragment),
             Transport::Other => Verdict::Pass(PassReason::OtherProtocol),
         }
@@ -291,7 +347,9 @@ impl Engine {
                 destination_ip,
             } => {
                 let is_locked = |address| match address {
-                    IpAddr::V4(address) => self.suspects.is_locked(address, now),
+                    IpAddr::V4(host) => {
+                        self.suspects.is_locked(host, now) && self.is_enforced(host)
+                    }
                     IpAddr::V6(_) => false,
                 };
                 if is_locked(source_ip) || is_locked(destination_ip) {
@@ -303,8 +361,98 @@ impl Engine {
         }
     }
 
+    /// The inside host's end; the sender's where both are inside or neither is.
+    fn host_end(&self, source: SocketAddrV4, destination: SocketAddrV4) -> SocketAddrV4 {
+        let is_inside = |end: SocketAddrV4| self.config.is_inside(IpAddr::V4(*end.ip()));
+        if is_inside(source) || !is_inside(destination) {
+            source
+        } else {
+            destination
+        }
+    }
+
+    /// What is done where the policy says `verdict`.
+    const fn softened(mode: Mode, verdict: Verdict) -> Verdict {
+        match (mode, verdict) {
+            (Mode::Monitor, Verdict::Drop(_)) => Verdict::Pass(PassReason::Monitored),
+            (_, verdict) => verdict,
+        }
+    }
+
+    /// Remembers what an operator may ask about: packets with evidence in them, and dropped ones.
+    fn record_incident(
+        &mut self,
+        now: Timestamp,
+        host: Ipv4Addr,
+        packet: &Packet<'_>,
+        (source, destination): (SocketAddrV4, SocketAddrV4),
+        verdict: Verdict,
+        done: Verdict,
+    ) {
+        let evidence = self.found.take();
+        if evidence.is_none() && !verdict.is_drop() {
+            return;
+        }
+        let incident = Incident {
+            first: now,
+            last: now,
+            packets: 1,
+            ends: PacketEnds::new(
+                transport_name(&packet.transport),
+                source.into(),
+                destination.into(),
+            ),
+            evidence,
+            verdict: done.into(),
+            would_have: (verdict != done).then(|| verdict.into()),
+        };
+        self.history.record(host, incident);
+    }
+
+    fn is_enforced(&self, host: Ipv4Addr) -> bool {
+        self.config.policy_of(host.into()).mode == Mode::Enforce
+    }
+
+    /// Taking something back is always done: the host may have been enforced until now.
+    fn is_to_be_done(&self, action: &Action) -> bool {
+        match action {
+            Action::LockHost { host, .. } => self.is_enforced(*host),
+            Action::LearnPeer { client, .. } => self.is_enforced(*client),
+            Action::Answer { to, .. } | Action::Probe { to, .. } => self.is_enforced(*to.ip()),
+            Action::ReleaseHost { .. } | Action::ForgetPeer { .. } => true,
+        }
+    }
+
     fn crosses(&self, source: IpAddr, destination: IpAddr) -> bool {
         self.config.judge_all || self.config.is_inside(source) != self.config.is_inside(destination)
+    }
+}
+
+/// Source and destination; zero where there are none.
+const fn ports(transport: &Transport<'_>) -> (u16, u16) {
+    match transport {
+        Transport::Tcp(segment) => (segment.source_port, segment.destination_port),
+        Transport::Udp(datagram) => (datagram.source_port, datagram.destination_port),
+        Transport::LaterFragment | Transport::Other => (0, 0),
+    }
+}
+
+/// As events name it.
+const fn transport_name(transport: &Transport<'_>) -> &'static str {
+    match transport {
+        Transport::Tcp(_) => "TCP",
+        Transport::Udp(_) => "UDP",
+        Transport::LaterFragment | Transport::Other => "IP",
+    }
+}
+
+/// Says in an event about a monitored host that nothing was done to it.
+fn monitored(event: &mut Event) {
+    event.ftwall.mode = Some(Mode::Monitor);
+    if event.event_type == EventType::PacketDrop {
+        event.event_type = EventType::PacketWouldDrop;
+        let done = Verdict::Pass(PassReason::Monitored).into();
+        event.ftwall.would_have = event.ftwall.verdict.replace(done);
     }
 }
 
@@ -368,6 +516,7 @@ impl Engine {
     }
 
     fn count(&mut self, evidence: Evidence) {
+        self.found = Some(evidence);
         *self.counters.evidence.entry(evidence.name()).or_default() += 1;
     }
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use serde::Serialize;
 
+use crate::config::{Mode, NeverBlock};
 use crate::{Evidence, Verdict};
 
 /// Something the engine reports.
@@ -27,6 +28,9 @@ pub enum EventType {
     /// A packet was dropped. Sampled per client: `suppressed` says how many were not reported.
     #[serde(rename = "packet.drop")]
     PacketDrop,
+    /// A packet of a monitored host passed that would have been dropped. Sampled alike.
+    #[serde(rename = "packet.would_drop")]
+    PacketWouldDrop,
     /// An inside host was locked.
     #[serde(rename = "client.locked")]
     ClientLocked,
@@ -45,6 +49,15 @@ pub enum EventType {
     /// A peer was forgotten.
     #[serde(rename = "peer.expired")]
     PeerExpired,
+    /// The operator lets `target` through for a time.
+    #[serde(rename = "operator.unblocked")]
+    OperatorUnblocked,
+    /// The time for which the operator let `target` through is over.
+    #[serde(rename = "operator.unblock_ended")]
+    OperatorUnblockEnded,
+    /// The operator locked a client, or blocked a peer of a client's.
+    #[serde(rename = "operator.blocked")]
+    OperatorBlocked,
 }
 
 /// The ends of the packet that an event is about.
@@ -85,12 +98,21 @@ pub struct Details {
     /// The outside peer concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<SocketAddrV4>,
+    /// What the operator named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<NeverBlock>,
     /// What was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
     /// What became of the packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<VerdictDetails>,
+    /// What would have become of the packet, had its host not only been monitored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_have: Option<VerdictDetails>,
+    /// What is done about this client, if not everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
     /// Why a peer was not learned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,

@@ -127,6 +127,20 @@ impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
         self.entries.values().map(|entry| &entry.value)
     }
 
+    /// Every entry that has not ended, in no order, with its end.
+    pub(crate) fn iter(&self, now: Timestamp) -> impl Iterator<Item = (K, &V, Timestamp)> {
+        let lasting = self
+            .entries
+            .iter()
+            .filter(move |(_, entry)| entry.ends > now);
+        lasting.map(|(key, entry)| (*key, &entry.value, entry.ends))
+    }
+
+    /// Takes an entry out before its end.
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        self.entries.remove(key).map(|entry| entry.value)
+    }
+
     fn place(&mut self, at: Timestamp, key: K) {
         self.schedule.push(Reverse((at, key)));
         if self.schedule.len() > 2 * self.capacity {
@@ -251,6 +265,18 @@ mod tests {
         }
         let left = std::iter::from_fn(|| map.pop_ended(at(9000)));
         assert!(left.map(|(key, _)| key).eq(990..1000));
+    }
+
+    #[test]
+    fn an_entry_taken_out_early_does_not_end_again() {
+        let mut map = Expiring::new(4, 1);
+        map.insert(1, "one", at(10));
+        map.insert(2, "two", at(20));
+        assert_eq!(map.remove(&1), Some("one"));
+        assert_eq!(map.remove(&1), None);
+        assert!(map.iter(at(0)).eq([(2, &"two", at(20))]));
+        assert_eq!(map.pop_ended(at(20)), Some((2, "two")));
+        assert_eq!(map.pop_ended(at(20)), None);
     }
 
     #[test]

@@ -39,8 +39,12 @@ pub mod control;
 pub mod gateway;
 
 pub use config::EngineConfig;
-pub use engine::{Action, Conntrack, Counters, Engine, Ingress, Occupancy, Remembered};
+pub use engine::{
+    Action, Block, BlockError, Conntrack, Counters, Engine, Explanation, Incident, Ingress,
+    KnownPeer, Lifted, LockedClient, Occupancy, PolicyChoice, Remembered, Subject, Test,
+};
 pub use event::{Details, Event, EventType, PacketEnds, Refusal, VerdictDetails};
 pub use evidence::Evidence;
+pub use suspects::Origin;
 pub use timestamp::Timestamp;
 pub use verdict::{ClearReason, DropReason, PassReason, TolerateReason, Verdict};

@@ -213,8 +213,8 @@ pub(crate) fn withhold(patience: Patience, situation: &Situation) -> Withholding
 }
 
 /// Whether traffic of a locked host may pass although nothing is known about it.
-pub(crate) fn may_be_unknown(config: &EngineConfig) -> bool {
-    match config.strictness {
+pub(crate) const fn may_be_unknown(strictness: Strictness) -> bool {
+    match strictness {
         Strictness::Precise => true,
         Strictness::Strict => false,
     }
@@ -222,8 +222,8 @@ pub(crate) fn may_be_unknown(config: &EngineConfig) -> bool {
 
 /// Whether a datagram of a locked host may pass although nothing is known about it: to or from a
 /// system port (names, time, HTTP/3) it may in either mode.
-pub(crate) fn may_be_unknown_datagram(config: &EngineConfig, peer_port: u16) -> bool {
-    may_be_unknown(config) || peer_port < FIRST_USER_PORT
+pub(crate) const fn may_be_unknown_datagram(strictness: Strictness, peer_port: u16) -> bool {
+    may_be_unknown(strictness) || peer_port < FIRST_USER_PORT
 }
 
 /// Ports that clients fall back to because nobody can block them: only payload decides there.
@@ -705,13 +705,10 @@ mod tests {
 
     #[test]
     fn strict_mode_leaves_names_time_and_the_web() {
-        let strict = EngineConfig {
-            strictness: Strictness::Strict,
-            ..EngineConfig::default()
-        };
-        assert!(!may_be_unknown(&strict) && !may_be_unknown_datagram(&strict, 2001));
-        assert!(may_be_unknown_datagram(&strict, 53) && may_be_unknown_datagram(&strict, 443));
-        assert!(may_be_unknown_datagram(&strict, 1023) && !may_be_unknown_datagram(&strict, 1024));
-        assert!(may_be_unknown(&EngineConfig::default()));
+        let strict = Strictness::Strict;
+        assert!(!may_be_unknown(strict) && !may_be_unknown_datagram(strict, 2001));
+        assert!(may_be_unknown_datagram(strict, 53) && may_be_unknown_datagram(strict, 443));
+        assert!(may_be_unknown_datagram(strict, 1023) && !may_be_unknown_datagram(strict, 1024));
+        assert!(may_be_unknown(Strictness::default()));
     }
 }

@@ -6,9 +6,13 @@
 //! names, never special or proven addresses, and only so many a minute. What was learned from one
 //! host blocks that host alone; to others it only confirms what they say themselves.
 
+mod operator;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
+
+use serde::Serialize;
 
 use crate::config::EngineConfig;
 use crate::engine::Action;
@@ -27,7 +31,12 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    fn report(&mut self, event_type: EventType, packet: Option<PacketEnds>, ftwall: Details) {
+    pub(crate) fn report(
+        &mut self,
+        event_type: EventType,
+        packet: Option<PacketEnds>,
+        ftwall: Details,
+    ) {
         self.events.push_back(Event {
             event_type,
             packet,
@@ -49,7 +58,7 @@ pub(crate) struct Suspects {
     locks: Expiring<Ipv4Addr, Lock>,
     /// When each locked host is to be probed.
     probes: Expiring<Ipv4Addr, ()>,
-    pairs: Expiring<(Ipv4Addr, SocketAddrV4), ()>,
+    pairs: Expiring<(Ipv4Addr, SocketAddrV4), Origin>,
     peers: Expiring<SocketAddrV4, ()>,
     proven: Expiring<IpAddr, ()>,
     /// Where each host last sent an opener's shape that nothing confirmed.
@@ -57,13 +66,41 @@ pub(crate) struct Suspects {
     tallies: Expiring<Ipv4Addr, Tally>,
 }
 
+/// Where something that is remembered comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// This evidence.
+    Evidence(Evidence),
+    /// A daemon before this one.
+    TakenOver,
+    /// The operator.
+    Operator,
+}
+
 #[derive(Debug)]
 struct Lock {
     since: Timestamp,
+    origin: Origin,
+    /// How often something spoke against the host since then.
+    sightings: u64,
     announced: Timestamp,
     last_ping: Option<Ping>,
     /// Probes since anything but an answer to a probe spoke against the host.
     probes: u32,
+}
+
+impl Lock {
+    const fn new(since: Timestamp, origin: Origin) -> Self {
+        Self {
+            since,
+            origin,
+            sightings: 0,
+            announced: since,
+            last_ping: None,
+            probes: 0,
+        }
+    }
 }
 
 /// A ping as a client sent it.
@@ -159,12 +196,17 @@ impl Suspects {
         now: Timestamp,
         out: &mut Outbox,
     ) {
-        let for_ = config.lock_time;
+        let for_ = config.policy_of(host.into()).lock_time;
         if for_.is_zero() {
             return;
         }
         self.probes.insert(host, (), now + for_ / 2);
+        // The operator may have locked it for longer.
+        let known_end = self.locks.ends(&host).unwrap_or(now);
+        let ends = known_end.max(now + for_);
+        let for_ = ends.saturating_since(now);
         if let Some(lock) = self.locks.get_mut(&host, now) {
+            lock.sightings += 1;
             lock.probes = if answers_a_probe(sighting.evidence) {
                 lock.probes
             } else {
@@ -174,16 +216,14 @@ impl Suspects {
                 lock.announced = now;
                 out.actions.push_back(Action::LockHost { host, for_ });
             }
-            self.locks.renew(&host, now + for_);
+            self.locks.renew(&host, ends);
             return;
         }
         let lock = Lock {
-            since: now,
-            announced: now,
-            last_ping: None,
-            probes: 0,
+            sightings: 1,
+            ..Lock::new(now, Origin::Evidence(sighting.evidence))
         };
-        if let Some((displaced, _)) = self.locks.insert(host, lock, now + for_) {
+        if let Some((displaced, _)) = self.locks.insert(host, lock, ends) {
             release(displaced, out);
         }
         out.actions.push_back(Action::LockHost { host, for_ });
@@ -205,16 +245,11 @@ impl Suspects {
         now: Timestamp,
         out: &mut Outbox,
     ) {
-        let for_ = for_.min(config.lock_time);
+        let for_ = for_.min(config.policy_of(host.into()).lock_time);
         if for_.is_zero() {
             return;
         }
-        let lock = Lock {
-            since: now,
-            announced: now,
-            last_ping: None,
-            probes: 0,
-        };
+        let lock = Lock::new(now, Origin::TakenOver);
         if let Some((displaced, _)) = self.locks.insert(host, lock, now + for_) {
             release(displaced, out);
         }
@@ -231,7 +266,8 @@ impl Suspects {
     ) {
         let ends = now + for_.min(config.peer_expiry);
         self.peers.insert(peer, (), ends);
-        if let Some(((client, peer), ())) = self.pairs.insert((client, peer), (), ends) {
+        let origin = Origin::TakenOver;
+        if let Some(((client, peer), _)) = self.pairs.insert((client, peer), origin, ends) {
             forget(client, peer, out);
         }
     }
@@ -265,26 +301,21 @@ impl Suspects {
             }
             return;
         }
-        let ends = now + config.peer_expiry;
+        let known_end = self.pairs.ends(&(client, peer));
+        // The operator may have blocked it for longer.
+        let ends = known_end.unwrap_or(now).max(now + config.peer_expiry);
         self.peers.insert(peer, (), ends);
-        let is_fresh = self
-            .pairs
-            .ends(&(client, peer))
+        let is_fresh = known_end
             .is_some_and(|known| is_known && ends.saturating_since(known) < RELEARN_INTERVAL);
         if is_fresh {
             return;
         }
-        if let Some(((client, peer), ())) = self.pairs.insert((client, peer), (), ends) {
+        let origin = Origin::Evidence(sighting.evidence);
+        if let Some(((client, peer), _)) = self.pairs.insert((client, peer), origin, ends) {
             forget(client, peer, out);
         }
-        let kernel_drop = !is_contested_port(peer.port());
-        let for_ = config.peer_expiry;
-        out.actions.push_back(Action::LearnPeer {
-            client,
-            peer,
-            for_,
-            kernel_drop,
-        });
+        out.actions
+            .push_back(learn_peer(client, peer, ends.saturating_since(now)));
         if !is_known {
             let details = Details {
                 evidence: Some(sighting.evidence),
@@ -335,7 +366,7 @@ impl Suspects {
         while let Some((host, _)) = self.locks.pop_ended(now) {
             release(host, out);
         }
-        while let Some(((client, peer), ())) = self.pairs.pop_ended(now) {
+        while let Some(((client, peer), _)) = self.pairs.pop_ended(now) {
             forget(client, peer, out);
         }
         while let Some((client, tally)) = self.tallies.pop_ended(now) {
@@ -409,13 +440,8 @@ impl Suspects {
         now: Timestamp,
     ) -> Option<Refusal> {
         let address = IpAddr::V4(*peer.ip());
-        let is_listed = config.never_block.iter().any(|never| {
-            never.net.contains(&address) && never.port.is_none_or(|port| port == peer.port())
-        });
-        if is_listed {
-            Some(Refusal::NeverBlock)
-        } else if peer.port() == 0 || is_special(*peer.ip()) {
-            Some(Refusal::SpecialAddress)
+        if let Some(refusal) = fixed_refusal(config, peer) {
+            Some(refusal)
         } else if is_system_port(peer.port()) {
             Some(Refusal::SystemPort)
         } else if self.is_proven(address, now) {
@@ -473,6 +499,27 @@ fn is_special(address: Ipv4Addr) -> bool {
         || address.is_private()
         || address.is_loopback()
         || address.is_link_local()
+}
+
+/// Why this peer must never be learned from anybody, the operator included.
+pub(crate) fn fixed_refusal(config: &EngineConfig, peer: SocketAddrV4) -> Option<Refusal> {
+    let mut listed = config.never_block.iter().chain(&config.allow);
+    if listed.any(|listed| listed.contains(peer.into())) {
+        Some(Refusal::NeverBlock)
+    } else if peer.port() == 0 || is_special(*peer.ip()) {
+        Some(Refusal::SpecialAddress)
+    } else {
+        None
+    }
+}
+
+const fn learn_peer(client: Ipv4Addr, peer: SocketAddrV4, for_: Duration) -> Action {
+    Action::LearnPeer {
+        client,
+        peer,
+        for_,
+        kernel_drop: !is_contested_port(peer.port()),
+    }
 }
 
 fn release(host: Ipv4Addr, out: &mut Outbox) {

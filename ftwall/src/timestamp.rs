@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 /// An instant, counted from an origin that the caller chooses.
 ///
 /// The daemon and the capture reader count from the Unix epoch; a test counts from its own start.
@@ -49,6 +51,13 @@ impl Timestamp {
     #[must_use]
     pub fn rfc3339(self) -> impl fmt::Display {
         Rfc3339(self)
+    }
+}
+
+/// As [`Timestamp::rfc3339`].
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.rfc3339())
     }
 }
 

@@ -76,6 +76,14 @@ reasons! {
         NotCrossing = "not_crossing",
         /// One end is exempt by configuration.
         Exempt = "exempt",
+        /// One end is on the allow list.
+        Allowed = "allowed",
+        /// One end was let through for a time by the operator.
+        Unblocked = "unblocked",
+        /// Nothing is judged of this host.
+        PolicyOff = "policy_off",
+        /// Would have been dropped, but this host is only monitored.
+        Monitored = "monitored",
         /// IPv6: FastTrack exists on IPv4 only.
         Ipv6 = "ipv6",
         /// Neither TCP nor UDP.

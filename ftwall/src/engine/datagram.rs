@@ -33,8 +33,10 @@ impl Engine {
         if let Some(reason) = protocol::prove_datagram(payload) {
             return Verdict::Clear(reason);
         }
-        let is_locked = self.suspects.is_locked(*parties.host.ip(), now);
-        if is_locked && !policy::may_be_unknown_datagram(&self.config, parties.peer.port()) {
+        let host = *parties.host.ip();
+        let strictness = self.config.policy_of(host.into()).strictness;
+        let is_locked = self.suspects.is_locked(host, now);
+        if is_locked && !policy::may_be_unknown_datagram(strictness, parties.peer.port()) {
             return Verdict::Drop(DropReason::Strict);
         }
         Verdict::Pass(PassReason::UnknownDatagram)

@@ -288,7 +288,8 @@ impl Engine {
             if self.suspects.is_pair(host, parties.peer, now) {
                 return self.condemn(key, now, parties, DropReason::KnownPeer);
             }
-            if !policy::may_be_unknown(&self.config) {
+            let strictness = self.config.policy_of(host.into()).strictness;
+            if !policy::may_be_unknown(strictness) {
                 return self.condemn(key, now, parties, DropReason::Strict);
             }
         }

@@ -89,7 +89,7 @@ impl Gateway {
         self.actions.iter().filter(is_answer).count()
     }
 
-    fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         while let Some(action) = self.engine.poll_action() {
             self.actions.push(action);
             self.action_times.push(self.now);
