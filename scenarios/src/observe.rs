@@ -30,8 +30,8 @@ pub struct Site {
     pub listening: BTreeSet<SocketAddrV4>,
     /// The inside hosts.
     pub hosts: Vec<Host>,
-    /// Whether the line between the gateway and the outside loses packets: then what was sent at the
-    /// far end has not yet been seen by the gateway.
+    /// Whether the line between the gateway and the outside loses packets or holds some back: then what
+    /// was sent at the far end has not yet been seen by the gateway.
     pub line_loses: bool,
 }
 

@@ -109,7 +109,7 @@ pub fn site(scenario: &Scenario, seed: u64) -> anyhow::Result<Site> {
         peers: Office::PEERS,
         listening,
         hosts,
-        line_loses: wire.is_some_and(|wire| wire.loss_pct > 0.0),
+        line_loses: wire.is_some_and(|wire| wire.loss_pct > 0.0 || wire.reorder_pct > 0.0),
     })
 }
 

@@ -17,8 +17,6 @@ const ANSWER_LENS: [usize; 4] = [8, 8 + 6, 8 + 9, 8 + 10];
 const LONGER_THAN_ANY_ANSWER: usize = 19;
 /// From this length on, text with a mere line feed behind it is a line.
 const CERTAIN_LINE_LEN: usize = 8;
-/// First octet of a TLS record that carries a handshake message (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Reads the heads of a conversation.
 pub(super) fn read(conversation: &Conversation<'_>) -> Reading {
@@ -72,7 +70,7 @@ fn beginning(conversation: &Conversation<'_>) -> Option<Patience> {
     match octets {
         _ if !is_beginning => None,
         _ if CONSTANT_WORD.starts_with(octets) => Some(Patience::Limited),
-        [TLS_HANDSHAKE, 3, 0..=4, ..] => None,
+        _ if begins_tls(octets) => None,
         // Some network cards let the padding of an empty segment pass for payload.
         [0, 0, rest @ ..] if rest.iter().all(|octet| *octet == 0) => None,
         _ if is_line(octets) => None,
@@ -134,8 +132,18 @@ const fn is_known_elsewhere(opener: &[u8; OPENER_LEN]) -> bool {
         [0x20, 1..=18, 0, 0, ..] => true,
         // SOCKS 4: connect or bind, port, address, user name of three octets, NUL.
         [4, 1 | 2, .., 0] => true,
-        // The beginning of a TLS handshake record, cut by the sender.
-        [TLS_HANDSHAKE, 3, 0..=4, ..] => true,
+        _ => begins_tls(opener),
+    }
+}
+
+/// Whether octets begin like the record of a ClientHello (RFC 8446, sections 4 and 5.1): handshake,
+/// version, a length of at most 2^14 and a little, client_hello, a length below 2^16. Two octets are too
+/// few to tell.
+const fn begins_tls(octets: &[u8]) -> bool {
+    match octets {
+        [0x16, 3, 0..=4, 0..=0x41, _, kind, length, ..] => *kind == 1 && *length == 0,
+        [0x16, 3, 0..=4, 0..=0x41, _, kind] => *kind == 1,
+        [0x16, 3, 0..=4, 0..=0x41, ..] | [0x16, 3, 0..=4] => true,
         _ => false,
     }
 }
@@ -212,6 +220,9 @@ mod tests {
             b"\x16",
             b"\x16\x03",
             b"\x16\x03\xf0",
+            b"\x16\x03\x04\xd7",
+            b"\x16\x03\x04\x17\x00\x02",
+            b"\x16\x03\x04\x17\x00\x01\x84",
         ];
         let beginnings = (1..OPENER_LEN).map(|len| &ENCRYPTED[..len]);
         for octets in beginnings.chain(one_octet) {
