@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
-use crate::EngineConfig;
-use crate::config::{LockedDials, NeverBlock, Reply, Strictness, private_ranges};
+use crate::config::{LockedDials, Mode, NeverBlock, Reply, Strictness};
+use crate::control::config_file::{ConfigError, Given, Layer, Source, texts};
+use crate::control::configuration::{Configuration, Files};
 use crate::control::events::EventTarget;
-use crate::control::policy_file::PolicyFile;
+use crate::control::setting::{BackendChoice, Text};
 use crate::control::values::{parse_duration, parse_net, parse_never_block};
 use crate::gateway::backend::Backend;
 use crate::gateway::daemon::RunSettings;
@@ -17,8 +18,8 @@ use crate::gateway::failure::Misconfigured;
 use crate::gateway::marks::MarkField;
 use crate::gateway::queue::QueueReader;
 use crate::gateway::replay::{Format, Options};
-use crate::gateway::rules::{InboundBlock, OpenPort, PayloadTest, RuleSettings, WhenDown};
-use crate::protocol::PROTOCOLS;
+use crate::gateway::rules::{OpenPort, RuleSettings, WhenDown};
+use crate::{EngineConfig, Timestamp};
 
 /// Keeps FastTrack peer-to-peer clients (Kazaa and its kin) from making contact through this gateway,
 /// and leaves the web alone.
@@ -52,6 +53,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Say what this machine offers, what is missing and what to do about it
     Doctor(DoctorArgs),
+    /// Check the configuration, or show what it comes to and where each value comes from
+    Check(CheckArgs),
 }
 
 /// What to do with the rules.
@@ -72,22 +75,16 @@ pub struct RunArgs {
     rules: RuleArgs,
     #[command(flatten)]
     policy: PolicyArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Who reads the packet queue: netlink answers many packets at once, nfq one by one
-    #[arg(
-        long,
-        value_name = "READER",
-        default_value_t,
-        help_heading = "Kernel rules"
-    )]
-    queue_reader: QueueReader,
+    /// [default: netlink]
+    #[arg(long, value_name = "READER", help_heading = "Kernel rules")]
+    queue_reader: Option<QueueReader>,
     /// Where events go, one JSON object per line: a file to append to, or - for standard output
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "-",
-        help_heading = "Output"
-    )]
-    events: EventTarget,
+    /// [default: -]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    events: Option<EventTarget>,
     /// Seed of everything that is drawn at random; drawn itself if absent
     #[arg(long, value_name = "N", help_heading = "Output")]
     seed: Option<u64>,
@@ -97,18 +94,20 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel rules")]
 pub struct RuleArgs {
-    /// Number of the packet queue
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    queue: u16,
+    /// Number of the packet queue [default: 0]
+    #[arg(long, value_name = "N")]
+    queue: Option<u16>,
     /// What queues packets: auto takes the first of nft, iptables-nft, iptables-legacy that works
-    #[arg(long, default_value = "auto", value_parser = parse_backend, value_name = "BACKEND")]
-    backend: BackendChoice,
-    /// Lowest of the six neighbouring bits of packet and connection marks that ftwall uses
-    #[arg(long, value_name = "BIT", default_value = "24", value_parser = parse_marks)]
-    mark_bit: MarkField,
+    /// [default: auto]
+    #[arg(long, value_parser = parse_backend, value_name = "BACKEND")]
+    backend: Option<BackendChoice>,
+    /// Lowest of the six neighbouring bits of packet and connection marks that ftwall uses [default: 24]
+    #[arg(long, value_name = "BIT", value_parser = parse_mark_bit)]
+    mark_bit: Option<u8>,
     /// What to do with undecided packets while no daemon runs; those of locked hosts are dropped anyway
-    #[arg(long, value_enum, default_value_t = WhenDownArg::Pass)]
-    when_down: WhenDownArg,
+    /// [default: pass]
+    #[arg(long, value_enum)]
+    when_down: Option<WhenDownArg>,
     /// Drop connections from outside to hosts inside; the gateway's own ports are left to other rules
     #[arg(long)]
     block_inbound: bool,
@@ -116,10 +115,21 @@ pub struct RuleArgs {
     #[arg(long, value_name = "PROTOCOL/PORT", requires = "block_inbound")]
     open_port: Vec<OpenPort>,
     /// What to do with traffic of a locked host that nothing is known about
-    #[arg(long, value_enum, default_value_t = StrictnessArg::Precise)]
-    strictness: StrictnessArg,
+    /// [default: precise]
+    #[arg(long, value_enum)]
+    strictness: Option<StrictnessArg>,
     #[command(flatten)]
     hosts: HostArgs,
+}
+
+/// Which files to read.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct ConfigArgs {
+    /// Configuration file; conf.d and allow.d are looked for beside it
+    /// [default: /etc/ftwall/ftwall.toml, if it is there]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// Which hosts are meant.
@@ -139,14 +149,15 @@ pub struct HostArgs {
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
     /// How long a host stays locked after the last evidence against it; 0 locks nobody
-    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_duration)]
-    lock_time: Duration,
-    /// What to do when a locked host dials an address that has not proven itself
-    #[arg(long, value_enum, default_value_t = LockedDialsArg::Drop)]
-    locked_dials: LockedDialsArg,
-    /// What a client's ping is answered with, in the peer's name
-    #[arg(long, value_enum, default_value_t = ReplyArg::Pong)]
-    reply: ReplyArg,
+    /// [default: 120s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    lock_time: Option<Duration>,
+    /// What to do when a locked host dials an address that has not proven itself [default: drop]
+    #[arg(long, value_enum)]
+    locked_dials: Option<LockedDialsArg>,
+    /// What a client's ping is answered with, in the peer's name [default: pong]
+    #[arg(long, value_enum)]
+    reply: Option<ReplyArg>,
     /// Do not probe a locked host at half its lock time
     #[arg(long)]
     no_reprobe: bool,
@@ -160,8 +171,39 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "N")]
     new_peers_per_minute: Option<u32>,
     /// How long a learned peer is remembered after the last evidence
-    #[arg(long, value_name = "TIME", default_value = "2h", value_parser = parse_duration)]
-    peer_expiry: Duration,
+    /// [default: 2h]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    peer_expiry: Option<Duration>,
+    /// What is done about hosts: enforce prevents contacts, monitor only reports what would have been
+    /// done, off judges nothing [default: enforce]
+    #[arg(long, value_enum)]
+    mode: Option<ModeArg>,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Show the effective configuration, and where each value comes from
+    #[arg(long)]
+    pub dump: bool,
+    /// Show the JSON schema of a configuration file instead
+    #[arg(long, conflicts_with_all = ["dump", "config"])]
+    pub schema: bool,
+    /// How to say it
+    #[arg(short, long, value_enum, default_value_t = OutputArg::Human)]
+    pub output: OutputArg,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl CheckArgs {
+    /// The configuration as `run` without options would have it.
+    ///
+    /// # Errors
+    /// When it cannot be read or contradicts itself.
+    pub fn configuration(&self) -> Result<Configuration, Misconfigured> {
+        Ok(configuration(&self.config.files(), Layer::default())?)
+    }
 }
 
 /// Options of `rules remove`.
@@ -174,7 +216,7 @@ pub struct RemoveArgs {
 
 impl RemoveArgs {
     /// The back end to look at in any case.
-    pub fn backend(&self) -> Option<Backend> {
+    pub const fn backend(&self) -> Option<Backend> {
         self.backend.0
     }
 }
@@ -201,9 +243,9 @@ pub struct ReplayArgs {
     hosts: HostArgs,
     #[command(flatten)]
     policy: PolicyArgs,
-    /// What to do with traffic of a locked host that nothing is known about
-    #[arg(long, value_enum, default_value_t = StrictnessArg::Precise, help_heading = "Policy")]
-    strictness: StrictnessArg,
+    /// What to do with traffic of a locked host that nothing is known about [default: precise]
+    #[arg(long, value_enum, help_heading = "Policy")]
+    strictness: Option<StrictnessArg>,
 }
 
 /// Options of `doctor`.
@@ -259,11 +301,17 @@ enum ReplyArg {
     None,
 }
 
-/// A back end, or the best that works.
-#[derive(Clone, Copy, Debug)]
-struct BackendChoice(Option<Backend>);
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    /// Prevent contacts
+    Enforce,
+    /// Let everything pass and report what would have been done
+    Monitor,
+    /// Judge nothing
+    Off,
+}
 
-/// The settings that `ftwall run` would have with these options.
+/// The settings that `ftwall run` would have with these options and without any file.
 ///
 /// # Errors
 /// When an option is unknown or its value cannot be read, or options contradict each other.
@@ -275,34 +323,81 @@ pub fn run_settings(options: &[&str]) -> anyhow::Result<RunSettings> {
         args: RunArgs,
     }
     let typed = std::iter::once(&"ftwall run").chain(options);
-    Ok(Run::try_parse_from(typed)?.args.settings()?)
+    let args = Run::try_parse_from(typed)?.args;
+    let configuration = configuration(&Files::None, args.layer())?;
+    Ok(args.settings(&configuration, Timestamp::ORIGIN))
+}
+
+/// The files and what was typed, put together.
+fn configuration(files: &Files, typed: Layer) -> Result<Configuration, ConfigError> {
+    let says_nothing = typed.is_empty();
+    let configuration = Configuration::load(files, typed)?;
+    let is_first_start = says_nothing && *files == Files::Usual && configuration.files().is_empty();
+    Ok(if is_first_start {
+        configuration.at_first_start()
+    } else {
+        configuration
+    })
+}
+
+/// A value that was typed.
+const fn typed<T>(value: T) -> Option<Given<T>> {
+    Some(Given::new(value, Source::CommandLine))
+}
+
+/// A value that was typed, if it was.
+fn if_typed<T, U>(value: Option<T>, written: impl FnOnce(T) -> U) -> Option<Given<U>> {
+    typed(written(value?))
+}
+
+/// A list that was typed, if any of it was.
+fn list_if_typed<T: Clone>(values: &[T]) -> Option<Given<Vec<Text<T>>>> {
+    (!values.is_empty()).then(|| Given::new(texts(values.to_vec()), Source::CommandLine))
+}
+
+impl ConfigArgs {
+    fn files(&self) -> Files {
+        self.config.clone().map_or(Files::Usual, Files::Named)
+    }
 }
 
 impl RunArgs {
-    /// Settings of the daemon.
+    /// What was configured, in files and here.
     ///
     /// # Errors
-    /// When options contradict each other.
-    pub fn settings(self) -> Result<RunSettings, Misconfigured> {
-        let engine = EngineConfig {
-            strictness: self.rules.strictness.into(),
-            ..self.policy.engine(&self.rules.hosts)
-        };
-        Ok(RunSettings {
-            rules: self.rules.settings()?,
-            engine,
-            backend: self.rules.backend(),
-            queue_reader: self.queue_reader,
-            events: self.events,
+    /// When a file is wrong, or settings contradict each other.
+    pub fn configuration(&self) -> Result<Configuration, Misconfigured> {
+        Ok(configuration(&self.config.files(), self.layer())?)
+    }
+
+    /// Settings of the daemon at this time of the week.
+    #[must_use]
+    pub fn settings(&self, configuration: &Configuration, now: Timestamp) -> RunSettings {
+        let settings = configuration.settings();
+        RunSettings {
+            rules: configuration.rules(),
+            engine: configuration.engine(now),
+            backend: configuration.backend(),
+            queue_reader: settings.queue_reader.value.0,
+            events: settings.events.value.0.clone(),
             seed: self.seed.unwrap_or_else(rand::random),
-        })
+        }
+    }
+
+    fn layer(&self) -> Layer {
+        let policy = self.policy.layer(&self.rules.hosts);
+        Layer {
+            queue_reader: if_typed(self.queue_reader, Text),
+            events: if_typed(self.events.clone(), Text),
+            ..self.rules.layer().over(policy)
+        }
     }
 }
 
 impl RuleArgs {
     /// The back end asked for, if any.
     pub fn backend(&self) -> Option<Backend> {
-        self.backend.0
+        self.backend.and_then(|choice| choice.0)
     }
 
     /// Settings of the rules.
@@ -310,40 +405,35 @@ impl RuleArgs {
     /// # Errors
     /// When no IPv4 host is inside.
     pub fn settings(&self) -> Result<RuleSettings, Misconfigured> {
-        let inside = ipv4(&self.hosts.inside());
-        if inside.is_empty() {
-            let message = "no inside network is IPv4, and FastTrack is IPv4 only: add --inside NET";
-            return Err(Misconfigured(message.into()));
+        Ok(configuration(&Files::None, self.layer())?.rules())
+    }
+
+    fn layer(&self) -> Layer {
+        Layer {
+            queue: if_typed(self.queue, |queue| queue),
+            backend: if_typed(self.backend, Text),
+            mark_bit: if_typed(self.mark_bit, |bit| bit),
+            when_down: if_typed(self.when_down, |when| Text(when.into())),
+            block_inbound: self
+                .block_inbound
+                .then(|| Given::new(true, Source::CommandLine)),
+            open_port: list_if_typed(&self.open_port),
+            strictness: if_typed(self.strictness, Strictness::from),
+            ..self.hosts.layer()
         }
-        let open = self.open_port.clone();
-        Ok(RuleSettings {
-            inside,
-            exempt: ipv4(&self.hosts.exempt),
-            queue: self.queue,
-            marks: self.mark_bit,
-            when_down: match self.when_down {
-                WhenDownArg::Drop => WhenDown::Drop,
-                WhenDownArg::Pass => WhenDown::Pass,
-            },
-            strict: self.strictness == StrictnessArg::Strict,
-            inbound: self.block_inbound.then_some(InboundBlock { open }),
-            payload_test: PayloadTest::InnerHeader,
-            shapes: PROTOCOLS
-                .iter()
-                .flat_map(|protocol| protocol.udp_shapes)
-                .cloned()
-                .collect(),
-        })
     }
 }
 
 impl ReplayArgs {
     /// What to replay, and how to say it.
     pub fn options(&self) -> Options {
+        let typed = Layer {
+            strictness: if_typed(self.strictness, Strictness::from),
+            ..self.policy.layer(&self.hosts)
+        };
         let engine = EngineConfig {
             judge_all: self.judge_all,
-            strictness: self.strictness.into(),
-            ..self.policy.engine(&self.hosts)
+            ..typed.apply(EngineConfig::default())
         };
         Options {
             files: self.files.clone(),
@@ -364,65 +454,63 @@ impl ReplayArgs {
         let Some(file) = &self.diff else {
             return Ok(None);
         };
-        let policy = PolicyFile::open(file).map_err(|error| Misconfigured(error.to_string()))?;
-        Ok(Some(policy.apply(self.options().engine)))
+        Ok(Some(Layer::open(file)?.apply(self.options().engine)))
     }
 }
 
 impl HostArgs {
-    fn inside(&self) -> Vec<IpNet> {
-        if self.inside.is_empty() {
-            private_ranges()
-        } else {
-            self.inside.clone()
+    fn layer(&self) -> Layer {
+        Layer {
+            inside: list_if_typed(&self.inside),
+            exempt: list_if_typed(&self.exempt),
+            ..Layer::default()
         }
     }
 }
 
 impl PolicyArgs {
-    fn engine(&self, hosts: &HostArgs) -> EngineConfig {
-        let defaults = EngineConfig::default();
-        EngineConfig {
-            inside: hosts.inside(),
-            exempt: hosts.exempt.clone(),
-            lock_time: self.lock_time,
-            locked_dials: match self.locked_dials {
-                LockedDialsArg::Drop => LockedDials::Drop,
-                LockedDialsArg::Watch => LockedDials::Watch,
-            },
-            reply: match self.reply {
-                ReplyArg::Pong => Reply::Pong,
-                ReplyArg::Pong2 => Reply::Pong2,
-                ReplyArg::Other => Reply::Other,
-                ReplyArg::None => Reply::None,
-            },
-            reprobe: !self.no_reprobe,
-            block_udp: !self.no_block_udp,
-            never_block: self.never_block.clone(),
-            new_peers_per_minute: self
-                .new_peers_per_minute
-                .unwrap_or(defaults.new_peers_per_minute),
-            peer_expiry: self.peer_expiry,
-            ..defaults
+    fn layer(&self, hosts: &HostArgs) -> Layer {
+        let switched_off = |is_off: bool| is_off.then(|| Given::new(false, Source::CommandLine));
+        Layer {
+            mode: if_typed(self.mode, Mode::from),
+            lock_time: if_typed(self.lock_time, Text),
+            locked_dials: if_typed(self.locked_dials, LockedDials::from),
+            reply: if_typed(self.reply, Reply::from),
+            reprobe: switched_off(self.no_reprobe),
+            block_udp: switched_off(self.no_block_udp),
+            never_block: list_if_typed(&self.never_block),
+            new_peers_per_minute: if_typed(self.new_peers_per_minute, |count| count),
+            peer_expiry: if_typed(self.peer_expiry, Text),
+            ..hosts.layer()
         }
     }
 }
 
-impl From<StrictnessArg> for Strictness {
-    fn from(arg: StrictnessArg) -> Strictness {
-        match arg {
-            StrictnessArg::Precise => Strictness::Precise,
-            StrictnessArg::Strict => Strictness::Strict,
-        }
-    }
+/// Names that are the same here and in the configuration.
+macro_rules! same_names {
+    ($($arg:ident => $setting:ident: $($name:ident),+;)+) => {
+        $(impl From<$arg> for $setting {
+            fn from(arg: $arg) -> Self {
+                match arg {
+                    $($arg::$name => Self::$name),+
+                }
+            }
+        })+
+    };
 }
 
-fn ipv4(nets: &[IpNet]) -> Vec<Ipv4Net> {
-    let v4 = nets.iter().filter_map(|net| match net {
-        IpNet::V4(net) => Some(*net),
-        IpNet::V6(_) => None,
-    });
-    v4.collect()
+same_names! {
+    StrictnessArg => Strictness: Precise, Strict;
+    LockedDialsArg => LockedDials: Drop, Watch;
+    ReplyArg => Reply: Pong, Pong2, Other, None;
+    ModeArg => Mode: Enforce, Monitor, Off;
+    WhenDownArg => WhenDown: Drop, Pass;
+}
+
+impl From<ConfigError> for Misconfigured {
+    fn from(error: ConfigError) -> Self {
+        Self(error.to_string())
+    }
 }
 
 fn parse_backend(text: &str) -> Result<BackendChoice, String> {
@@ -432,11 +520,12 @@ fn parse_backend(text: &str) -> Result<BackendChoice, String> {
     }
 }
 
-fn parse_marks(text: &str) -> Result<MarkField, String> {
+fn parse_mark_bit(text: &str) -> Result<u8, String> {
     let bit = text
         .parse()
         .map_err(|_| "not the number of a bit, 0 to 26".to_owned())?;
-    MarkField::new(bit).map_err(|error| error.to_string())
+    MarkField::new(bit).map_err(|error| error.to_string())?;
+    Ok(bit)
 }
 
 #[cfg(test)]
@@ -459,7 +548,8 @@ mod tests {
         let Command::Run(args) = cli.command else {
             panic!("run was typed")
         };
-        let settings = args.settings().expect("nothing contradicts");
+        let configuration = configuration(&Files::None, args.layer()).expect("nothing contradicts");
+        let settings = args.settings(&configuration, Timestamp::ORIGIN);
         assert_eq!(settings.engine.lock_time, Duration::ZERO);
         assert_eq!(settings.engine.strictness, Strictness::Strict);
         assert_eq!(

@@ -6,11 +6,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use ftwall::cli::{Cli, Command, OutputArg, ReplayArgs, RuleArgs, RulesCommand};
+use ftwall::cli::{
+    CheckArgs, Cli, Command, OutputArg, ReplayArgs, RuleArgs, RulesCommand, RunArgs,
+};
+use ftwall::control::config_file::{self, Source};
+use ftwall::control::configuration::DEFAULT_FILE;
 use ftwall::gateway::backend::{self, Backend};
+use ftwall::gateway::clock::Clock;
 use ftwall::gateway::replay::{self, ReplayError, diff};
 use ftwall::gateway::rules::{self, RuleSettings};
 use ftwall::gateway::{daemon, doctor, failure};
+use tracing::warn;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -36,7 +42,7 @@ fn log_to_stderr() {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run(args) => daemon::run(args.settings()?).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => run_daemon(&args),
         Command::Rules(RulesCommand::Print(args)) => print_rules(&args),
         Command::Rules(RulesCommand::Apply(args)) => apply_rules(&args),
         Command::Rules(RulesCommand::Remove(args)) => {
@@ -44,12 +50,38 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             backend::remove(tools).map(|()| ExitCode::SUCCESS)
         }
         Command::Replay(args) => replay(&args),
+        Command::Check(args) => check(&args),
         Command::Doctor(args) => {
             let report = doctor::examine();
             print(&doctor::render(&report, args.output == OutputArg::Json))?;
             Ok(ExitCode::from(report.exit_code()))
         }
     }
+}
+
+fn run_daemon(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let configuration = args.configuration()?;
+    if configuration.settings().mode.source == Source::FirstStart {
+        warn!(
+            "nothing is configured yet: everything passes, and what would have been done is reported; \
+            write {DEFAULT_FILE}, or start with --mode enforce"
+        );
+    }
+    daemon::run(args.settings(&configuration, Clock::start().now())).map(|()| ExitCode::SUCCESS)
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    if args.schema {
+        print(&format!("{:#}\n", config_file::schema()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let configuration = args.configuration()?;
+    print(&match (args.dump, args.output) {
+        (false, OutputArg::Human) => configuration.summary(),
+        (true, OutputArg::Human) => configuration.as_toml(),
+        (_, OutputArg::Json) => format!("{:#}\n", configuration.as_json()),
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Without a back end asked for, shows the best there is anywhere: printing touches nothing, so it

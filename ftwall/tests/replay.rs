@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ftwall::EngineConfig;
-use ftwall::control::policy_file::PolicyFile;
+use ftwall::control::config_file::Layer;
 use ftwall::gateway::replay::{self, Format, Options, ReplayError};
 use serde_json::{Value, json};
 use support::{CONSTANT_OPENER, PING, end, tcp, udp};
@@ -376,7 +376,7 @@ fn pings_and_a_stranger() -> [Vec<u8>; 3] {
 /// What a policy file would change, as text and in numbers.
 fn diff(file: &Path, policy: &str, format: Format) -> (String, replay::diff::Summary) {
     let options = options(vec![file.to_owned()], format);
-    let policy = PolicyFile::parse(Path::new("other.toml"), policy).expect("a good policy");
+    let policy = Layer::parse(Path::new("other.toml"), policy).expect("a good policy");
     let other = policy.apply(options.engine.clone());
     let mut out = Vec::new();
     let summary = replay::diff::run(&options, &other, &mut out).expect("the capture is whole");

@@ -1,5 +1,8 @@
-//! What the daemon tells people and programs around it.
+//! What the daemon tells people and programs around it, and what they tell it.
 
+pub mod config_file;
+pub mod configuration;
 pub mod events;
-pub mod policy_file;
+pub mod schedule;
+pub mod setting;
 pub mod values;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Target;
 use super::input::{self, Input};
 use crate::EngineConfig;
-use crate::control::policy_file::{PolicyError, PolicyFile};
+use crate::control::config_file::{ConfigError, Layer};
 use crate::control::values::{parse_duration, parse_net, parse_never_block};
 use crate::gateway::backend::Backend;
 use crate::gateway::inbound;
@@ -53,7 +53,7 @@ fn check_listing(octets: &[u8]) {
 
 /// A policy file.
 fn check_policy(text: &str) {
-    match PolicyFile::parse(Path::new("p.toml"), text) {
+    match Layer::parse(Path::new("p.toml"), text) {
         Ok(policy) => {
             let once = policy.apply(EngineConfig::default());
             assert_eq!(
@@ -62,7 +62,7 @@ fn check_policy(text: &str) {
                 "a file says everything at once"
             );
         }
-        Err(PolicyError::Text {
+        Err(ConfigError::Text {
             line,
             column,
             message,
@@ -82,7 +82,9 @@ fn check_policy(text: &str) {
             );
             assert!(!message.is_empty());
         }
-        Err(error @ PolicyError::Read { .. }) => panic!("no file was read: {error}"),
+        Err(error @ (ConfigError::Read { .. } | ConfigError::Contradiction { .. })) => {
+            panic!("one text was read, alone: {error}")
+        }
     }
 }
 
@@ -233,7 +235,8 @@ fn seeds() -> Vec<Vec<u8>> {
     let policy = "inside = [\"10.77.0.0/16\"]\nexempt = [\"10.77.9.9\"]\nlock_time = \"5m\"\n\
         strictness = \"strict\"\nlocked_dials = \"watch\"\nreply = \"pong2\"\nreprobe = false\n\
         block_udp = false\nnever_block = [\"198.51.100.7:1214\"]\nnew_peers_per_minute = 7\n\
-        peer_expiry = 90\n";
+        peer_expiry = 90\n[[policy]]\nname = \"x\"\nmatch = { subnet = \"10.77.2.0/24\" }\n\
+        schedule = { zone = \"UTC\", windows = [{ days = [\"fri\"], from = \"22:00\", to = \"06:00\" }] }\n";
     let nets = [2, 10, 0, 0, 0, 8, 10, 77, 0, 0, 16];
     let ports = [2, 0, 1, 187, 1, 19, 196];
     let settings =
