@@ -1,6 +1,7 @@
 //! What was typed. Every value is checked here, so that the rest of the program cannot meet a bad one.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -102,6 +103,9 @@ pub struct ClientOptions {
     /// How HTTP requests look [default: the profile's].
     #[arg(long, value_enum)]
     pub http_style: Option<HttpStyle>,
+    /// Draw the UDP port from these: hosts behind one address can have ports of their own.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "1024-5000", value_parser = port_range)]
+    pub udp_ports: RangeInclusive<u16>,
     /// Cut every TCP write into segments of this many octets.
     #[arg(long, value_name = "OCTETS", value_parser = at_least_one)]
     pub segment: Option<usize>,
@@ -185,6 +189,7 @@ impl ClientOptions {
             duration: self.duration,
             start_after: self.start_after,
             until: self.until,
+            udp_ports: self.udp_ports.clone(),
             segment: self.segment,
             fragment: self.fragment,
         }
@@ -237,6 +242,14 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let ends = text.split_once('-');
+    let ports = ends.and_then(|(first, last)| Some(first.parse().ok()?..=last.parse().ok()?));
+    ports
+        .filter(|ports| *ports.start() > 0 && !ports.is_empty())
+        .ok_or_else(|| "expected the first and the last port, as in 1024-5000".to_owned())
+}
+
 fn fragment_size(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(octets) if octets > 0 && octets % 8 == 0 => Ok(octets),
@@ -283,6 +296,31 @@ mod tests {
             "10",
         ]);
         assert!(text.contains("multiple of 8"), "{text}");
+    }
+
+    #[test]
+    fn a_client_draws_its_udp_port_from_where_real_ones_do_or_from_where_it_is_told() {
+        let client = [
+            "simulator",
+            "client",
+            "--profile",
+            "kazaa",
+            "--bind",
+            "10.77.1.1",
+        ];
+        let ports = |more: &[&str]| {
+            let typed = client.iter().chain(more);
+            match Cli::parse_from(typed).command {
+                Command::Client(options) => options.run().udp_ports,
+                _ => panic!("`client` was typed"),
+            }
+        };
+        assert_eq!(ports(&[]), crate::population::PORT_RANGE);
+        assert_eq!(ports(&["--udp-ports", "2000-2999"]), 2000..=2999);
+        for wrong in ["2000", "2999-2000", "0-9", "1-70000"] {
+            let typed = [&client[1..], &["--udp-ports", wrong]].concat();
+            assert!(refusal(&typed).contains("1024-5000"), "{wrong}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use simulator::client::ClientConfig;
 use simulator::clock::Clock;
 use simulator::net::{ClientRun, PeersRun, run_client, run_peers};
 use simulator::peer::PeersConfig;
-use simulator::population::Population;
+use simulator::population::{PORT_RANGE, Population};
 use simulator::profile::{self, Opener, Profile};
 use simulator::report::{AttemptKind, Event, Line, Part};
 use simulator::reporter::{DoneReason, Reporter};
@@ -294,6 +294,7 @@ async fn inside(
         duration: PATIENCE,
         start_after: Duration::ZERO,
         until: Until::Contact,
+        udp_ports: PORT_RANGE,
         segment: None,
         fragment: None,
     };

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use lab::Spec;
 use lab::presets::Office;
+use simulator::population::PORT_RANGE;
 
 use crate::scenario::{Actor, Browser, Client, Peers, Scenario, host_name};
 
@@ -111,6 +112,9 @@ impl Command<'_> {
             .add(["--profile", client.profile.name])
             .add(["--bind", &Office::client_address(client.host).to_string()])
             .add(["--duration", &milliseconds(self.scenario.window)]);
+        if self.scenario.office.nat {
+            words = words.add(["--udp-ports", &self.own_ports(client.host)]);
+        }
         if let Some(opener) = client.opener {
             let value = opener
                 .to_possible_value()
@@ -122,6 +126,17 @@ impl Command<'_> {
             node,
             args: words.add(client.args.iter().map(String::as_str)).0,
         })
+    }
+
+    /// An equal part of the ports that clients draw from: behind one address, ports tell hosts apart.
+    fn own_ports(&self, host: usize) -> String {
+        let (first, last) = (
+            usize::from(*PORT_RANGE.start()),
+            usize::from(*PORT_RANGE.end()),
+        );
+        let each = (last + 1 - first) / self.scenario.office.hosts;
+        let first = first + (host - 1) * each;
+        format!("{first}-{}", first + each - 1)
     }
 
     fn browser(&self, browser: &Browser) -> Part {

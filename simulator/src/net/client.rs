@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,7 +16,7 @@ use super::datagram::Fragmenter;
 use super::sleep_until;
 use crate::cli::Until;
 use crate::client::{Client, ClientConfig, Output};
-use crate::population::{PORT_RANGE, Population};
+use crate::population::Population;
 use crate::report::{AttemptId, Event, Failure, Part};
 use crate::reporter::{DoneReason, Reporter};
 
@@ -36,6 +37,8 @@ pub struct ClientRun {
     pub start_after: Duration,
     /// When to end.
     pub until: Until,
+    /// The ports its own UDP port is drawn from.
+    pub udp_ports: RangeInclusive<u16>,
     /// Octets per TCP segment, if writes are to be cut.
     pub segment: Option<usize>,
     /// Octets per IP fragment, if pings are to be cut.
@@ -81,6 +84,7 @@ struct Shell {
     segment: Option<usize>,
     fragmenter: Option<Fragmenter>,
     udp: UdpSocket,
+    udp_ports: RangeInclusive<u16>,
     rng: rand::rngs::ChaCha8Rng,
     connections: BTreeMap<AttemptId, Handle>,
     happenings: mpsc::UnboundedReceiver<(AttemptId, Happening)>,
@@ -95,7 +99,7 @@ impl Shell {
     ) -> anyhow::Result<Self> {
         let address = run.config.address;
         let mut rng = run.config.seed.derive("ports", 0).rng();
-        let udp = bind_udp(address, &mut rng)
+        let udp = bind_udp(address, &run.udp_ports, &mut rng)
             .await
             .with_context(|| format!("binding UDP on {address}; is it an address of this host?"))?;
         let fragmenter = run.fragment.map(Fragmenter::open).transpose().context(
@@ -114,6 +118,7 @@ impl Shell {
             segment,
             fragmenter,
             udp,
+            udp_ports: run.udp_ports.clone(),
             rng,
             connections,
             happenings,
@@ -214,7 +219,7 @@ impl Shell {
     }
 
     async fn change_udp_port(&mut self) -> anyhow::Result<()> {
-        self.udp = bind_udp(self.address, &mut self.rng)
+        self.udp = bind_udp(self.address, &self.udp_ports, &mut self.rng)
             .await
             .context("changing the UDP port")?;
         let local = self.udp.local_addr().context("asking for the UDP port")?;
@@ -254,9 +259,13 @@ impl Shell {
 }
 
 /// Binds a port as clients choose theirs.
-async fn bind_udp(address: Ipv4Addr, rng: &mut rand::rngs::ChaCha8Rng) -> io::Result<UdpSocket> {
+async fn bind_udp(
+    address: Ipv4Addr,
+    ports: &RangeInclusive<u16>,
+    rng: &mut rand::rngs::ChaCha8Rng,
+) -> io::Result<UdpSocket> {
     for _ in 0..PORT_ATTEMPTS {
-        match UdpSocket::bind((address, rng.random_range(PORT_RANGE))).await {
+        match UdpSocket::bind((address, rng.random_range(ports.clone()))).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             result => return result,
         }

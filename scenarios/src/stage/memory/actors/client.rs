@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -9,7 +10,7 @@ use rand::rngs::ChaCha8Rng;
 use simulator::cli::Until;
 use simulator::client::{self, Output};
 use simulator::net::ClientRun;
-use simulator::population::{PORT_RANGE, Population};
+use simulator::population::Population;
 use simulator::report::{AttemptId, Event, Line, Part};
 use simulator::reporter::DoneReason;
 
@@ -41,6 +42,7 @@ struct Run {
     duration: Duration,
     start_after: Duration,
     until: Until,
+    udp_ports: RangeInclusive<u16>,
     segment: Option<usize>,
     fragment: Option<usize>,
 }
@@ -58,6 +60,7 @@ impl Client {
             duration,
             start_after,
             until,
+            udp_ports,
             segment,
             fragment,
         } = run;
@@ -71,6 +74,7 @@ impl Client {
                 duration,
                 start_after,
                 until,
+                udp_ports,
                 segment,
                 fragment,
             },
@@ -104,7 +108,7 @@ impl Client {
             scene.sockets.close_udp(old);
         }
         let drawn = (0..PORT_ATTEMPTS).find_map(|_| {
-            let port = self.rng.random_range(PORT_RANGE);
+            let port = self.rng.random_range(self.run.udp_ports.clone());
             let address = SocketAddrV4::new(self.run.address, port);
             scene.sockets.bind_udp(address, owner).then_some(address)
         });
