@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+#[cfg(feature = "bench")]
+use crate::bench::{BenchArgs, ends::End};
 use crate::config::{LockedDials, Mode, NeverBlock, Reply, Strictness};
 use crate::control::config_file::{ConfigError, Given, Layer, Source, texts};
 use crate::control::configuration::{Configuration, Files};
@@ -51,6 +53,13 @@ pub enum Command {
     Rules(RulesCommand),
     /// Judge captured packets as the gateway would have; needs no privileges
     Replay(ReplayArgs),
+    /// Measure in namespaces what ftwall costs a gateway; needs no root and touches no traffic
+    #[cfg(feature = "bench")]
+    Bench(BenchArgs),
+    /// One end of a measurement of `bench`
+    #[cfg(feature = "bench")]
+    #[command(subcommand, hide = true)]
+    BenchEnd(End),
     /// Say what this machine offers, what is missing and what to do about it
     Doctor(DoctorArgs),
     /// Check the configuration, or show what it comes to and where each value comes from
@@ -236,6 +245,19 @@ pub struct ReplayArgs {
     /// Say which verdicts this policy file would change; what it leaves out is as typed here
     #[arg(long, value_name = "FILE")]
     diff: Option<PathBuf>,
+    /// Load all captures into memory and replay them at once, over and over, for so long; says how many
+    /// packets a second one core judges
+    #[cfg(feature = "bench")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "3s",
+        value_parser = parse_duration,
+        conflicts_with = "diff"
+    )]
+    pub bench: Option<Duration>,
     /// Seed of everything that is drawn at random
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,

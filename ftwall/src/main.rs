@@ -51,6 +51,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Replay(args) => replay(&args),
         Command::Check(args) => check(&args),
+        #[cfg(feature = "bench")]
+        Command::Bench(args) => {
+            let program = std::env::current_exe()?;
+            ftwall::bench::run(&program, &args).map(|()| ExitCode::SUCCESS)
+        }
+        #[cfg(feature = "bench")]
+        Command::BenchEnd(end) => end.run().map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => {
             let report = doctor::examine();
             print(&doctor::render(&report, args.output == OutputArg::Json))?;
@@ -113,6 +120,11 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(std::io::stdout().lock());
+    #[cfg(feature = "bench")]
+    if let Some(lasting) = args.bench {
+        replay::bench::run(&args.options(), lasting, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let replayed = match args.other()? {
         Some(other) => diff::run(&args.options(), &other, &mut out).map(drop),
         None => replay::run(&args.options(), &mut out).map(drop),

@@ -33,6 +33,8 @@ pub enum Command {
     Random(RandomOptions),
     /// Play scenarios in namespaces and in memory, and say what differs.
     Compare(CompareOptions),
+    /// Measure in namespaces what ftwall costs a gateway; the same as `ftwall bench`.
+    Bench(ftwall::bench::BenchArgs),
     /// Play one scenario in the capsule this process is in, and print its outcome as JSON.
     #[command(hide = true, name = crate::stage::INSIDE)]
     PlayInside(PlayOptions),

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run(&options),
         Command::Random(options) => random(&options),
         Command::Compare(options) => compare(&options),
+        Command::Bench(args) => bench(&args),
         Command::PlayInside(options) => play_inside(&options),
     };
     done.unwrap_or_else(|error| {
@@ -395,6 +396,11 @@ fn write_json(file: &Path, totals: &Totals, outcomes: &[Outcome]) -> anyhow::Res
     let document = serde_json::json!({ "totals": totals, "outcomes": outcomes });
     let text = serde_json::to_string_pretty(&document)?;
     fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
+
+fn bench(args: &ftwall::bench::BenchArgs) -> anyhow::Result<ExitCode> {
+    ftwall::bench::run(&Binaries::find()?.ftwall, args)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn play_inside(options: &PlayOptions) -> anyhow::Result<ExitCode> {

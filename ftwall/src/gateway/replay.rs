@@ -2,6 +2,8 @@
 //!
 //! Every file meets a fresh engine. The output depends on nothing but the files and the options.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod diff;
 
 use std::collections::{BTreeMap, BTreeSet};
