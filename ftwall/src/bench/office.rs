@@ -18,6 +18,8 @@ use crate::gateway::queue::QueueReader;
 
 /// Longest wait for a program to be ready or to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for a daemon: `nft` takes minutes to list the million peers that it takes over.
+const TAKING_OVER: Duration = Duration::from_secs(600);
 /// The queue that takes everything; the daemon's has another number.
 const EVERYTHING: &str = "7";
 
@@ -156,7 +158,7 @@ impl Gateway {
             reader.name(),
         ]);
         let process = self.node("gw").spawn(&spec)?;
-        process.wait_line(|line| is_event(line, "ready"), PATIENCE)?;
+        process.wait_line(|line| is_event(line, "ready"), TAKING_OVER)?;
         Ok(process)
     }
 }

@@ -109,6 +109,7 @@ fn make_certificate(gateway: &Gateway, certificate: &str, key: &str) -> anyhow::
     Ok(())
 }
 
+/// One process without a change of user: a user namespace has only one.
 fn nginx_configuration(style: Style, directory: &str) -> String {
     let listen = match style {
         Style::Http => "listen 80;".to_owned(),
@@ -118,7 +119,7 @@ fn nginx_configuration(style: Style, directory: &str) -> String {
         ),
     };
     format!(
-        "daemon off; master_process off; pid {directory}/nginx.pid;
+        "user root root; daemon off; master_process off; pid {directory}/nginx.pid;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;

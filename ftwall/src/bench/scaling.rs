@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use lab::Spec;
 use lab::presets::Office;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,9 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<Vec<Point>> {
     let mut points = Vec::new();
     for (hosts, peers) in grid {
         progress.set_message(format!("{hosts} hosts, {peers} peers"));
-        points.extend(measure_point(hosts, peers, options)?);
+        let measured = measure_point(hosts, peers, options)
+            .with_context(|| format!("measuring {hosts} hosts and {peers} learned peers"))?;
+        points.extend(measured);
         progress.inc(1);
     }
     progress.finish_and_clear();
