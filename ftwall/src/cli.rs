@@ -1,10 +1,15 @@
 //! What can be typed: commands, options and what they mean, turned into settings.
 
+pub mod allow;
+pub mod operator;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use allow::AllowCommand;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use operator::{BlockArgs, ExplainArgs, ListArgs, ModeArgs, ShowArgs, UnblockArgs};
 
 #[cfg(feature = "bench")]
 use crate::bench::{BenchArgs, ends::End};
@@ -18,6 +23,7 @@ use crate::gateway::backend::Backend;
 use crate::gateway::daemon::RunSettings;
 use crate::gateway::failure::Misconfigured;
 use crate::gateway::marks::MarkField;
+use crate::gateway::operations::Load;
 use crate::gateway::queue::QueueReader;
 use crate::gateway::replay::{Format, Options};
 use crate::gateway::rules::{OpenPort, RuleSettings, WhenDown};
@@ -62,6 +68,29 @@ pub enum Command {
     BenchEnd(End),
     /// Say what this machine offers, what is missing and what to do about it
     Doctor(DoctorArgs),
+    /// Say how the running daemon is
+    Status(ShowArgs),
+    /// List the hosts that are locked
+    Clients(ListArgs),
+    /// List the peers that clients are known to use
+    Peers(ListArgs),
+    /// Say why a client or a peer is treated as it is
+    Explain(ExplainArgs),
+    /// Let a client, a peer or a network through for a time
+    Unblock(UnblockArgs),
+    /// Lock a host for a time, or keep it from one peer
+    Block(BlockArgs),
+    /// Change the allow list
+    #[command(subcommand)]
+    Allow(AllowCommand),
+    /// Enforce, monitor or leave hosts alone, for a time
+    Mode(ModeArgs),
+    /// Let the daemon read its configuration again
+    Reload(ShowArgs),
+    /// Write completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual
+    Man(ManArgs),
     /// Check the configuration, or show what it comes to and where each value comes from
     Check(CheckArgs),
 }
@@ -97,6 +126,9 @@ pub struct RunArgs {
     /// Seed of everything that is drawn at random; drawn itself if absent
     #[arg(long, value_name = "N", help_heading = "Output")]
     seed: Option<u64>,
+    /// Where to listen for status, explain and their kin [default: /run/ftwall/control.sock]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    control_socket: Option<PathBuf>,
 }
 
 /// Options of the kernel's part.
@@ -187,6 +219,50 @@ pub struct PolicyArgs {
     /// done, off judges nothing [default: enforce]
     #[arg(long, value_enum)]
     mode: Option<ModeArg>,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+impl CompletionsArgs {
+    /// The script for the shell.
+    #[must_use]
+    pub fn script(&self) -> Vec<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "ftwall", &mut script);
+        script
+    }
+}
+
+/// Options of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write a page for each command into this directory, not the first one to standard output
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
+
+impl ManArgs {
+    /// The page for standard output; empty if pages were written elsewhere.
+    ///
+    /// # Errors
+    /// When the directory cannot be written to.
+    pub fn page(&self) -> std::io::Result<Vec<u8>> {
+        let mut page = Vec::new();
+        match &self.directory {
+            Some(directory) => {
+                std::fs::create_dir_all(directory)?;
+                clap_mangen::generate_to(Cli::command(), directory)?;
+            }
+            None => clap_mangen::Man::new(Cli::command()).render(&mut page)?,
+        }
+        Ok(page)
+    }
 }
 
 /// Options of `check`.
@@ -352,7 +428,7 @@ pub fn run_settings(options: &[&str]) -> anyhow::Result<RunSettings> {
 
 /// The files and what was typed, put together.
 fn configuration(files: &Files, typed: Layer) -> Result<Configuration, ConfigError> {
-    let says_nothing = typed.is_empty();
+    let says_nothing = says_nothing_of_hosts(&typed);
     let configuration = Configuration::load(files, typed)?;
     let is_first_start = says_nothing && *files == Files::Usual && configuration.files().is_empty();
     Ok(if is_first_start {
@@ -360,6 +436,21 @@ fn configuration(files: &Files, typed: Layer) -> Result<Configuration, ConfigErr
     } else {
         configuration
     })
+}
+
+/// Whether nobody has said yet what is to be done about whom; where the queue is and where events go is
+/// no answer to that.
+fn says_nothing_of_hosts(typed: &Layer) -> bool {
+    let about_hosts = Layer {
+        queue: None,
+        backend: None,
+        mark_bit: None,
+        queue_reader: None,
+        events: None,
+        control_socket: None,
+        ..typed.clone()
+    };
+    about_hosts.is_empty()
 }
 
 /// A value that was typed.
@@ -392,6 +483,13 @@ impl RunArgs {
         Ok(configuration(&self.config.files(), self.layer())?)
     }
 
+    /// How to read it again later.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let (files, typed) = (self.config.files(), self.layer());
+        Box::new(move || Ok(configuration(&files, typed.clone())?))
+    }
+
     /// Settings of the daemon at this time of the week.
     #[must_use]
     pub fn settings(&self, configuration: &Configuration, now: Timestamp) -> RunSettings {
@@ -411,6 +509,7 @@ impl RunArgs {
         Layer {
             queue_reader: if_typed(self.queue_reader, Text),
             events: if_typed(self.events.clone(), Text),
+            control_socket: if_typed(self.control_socket.clone(), Text),
             ..self.rules.layer().over(policy)
         }
     }
@@ -552,8 +651,6 @@ fn parse_mark_bit(text: &str) -> Result<u8, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -33,6 +33,8 @@ pub struct EngineConfig {
     pub allow: Vec<NeverBlock>,
     /// What is done about hosts of which no entry of `policies` speaks.
     pub mode: Mode,
+    /// What the operator says about hosts for now, over everything else; the first network counts.
+    pub mode_overrides: Vec<(IpNet, Mode)>,
     /// What holds for some of the inside hosts instead. The first entry that names a host counts.
     pub policies: Vec<HostPolicy>,
     /// Addresses that are never learned as peers, besides the private ranges: the gateway's own,
@@ -68,6 +70,7 @@ impl Default for EngineConfig {
             exempt: Vec::new(),
             allow: Vec::new(),
             mode: Mode::Enforce,
+            mode_overrides: Vec::new(),
             policies: Vec::new(),
             never_block: Vec::new(),
             new_peers_per_minute: 600,
@@ -106,9 +109,15 @@ impl EngineConfig {
         let names = |policy: &HostPolicy| policy.subnets.iter().any(|net| net.contains(&host));
         let entry = self.policies.iter().position(names);
         let policy = entry.map(|index| &self.policies[index]);
+        let mut overrides = self.mode_overrides.iter();
+        let overridden = overrides
+            .find(|(net, _)| net.contains(&host))
+            .map(|(_, mode)| *mode);
         EffectivePolicy {
             entry,
-            mode: policy.and_then(|policy| policy.mode).unwrap_or(self.mode),
+            mode: overridden
+                .or(policy.and_then(|policy| policy.mode))
+                .unwrap_or(self.mode),
             lock_time: policy
                 .and_then(|policy| policy.lock_time)
                 .unwrap_or(self.lock_time),

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
+use anyhow::Context as _;
+use ftwall::cli::operator::Said;
 use ftwall::cli::{
     CheckArgs, Cli, Command, OutputArg, ReplayArgs, RuleArgs, RulesCommand, RunArgs,
 };
@@ -13,6 +15,7 @@ use ftwall::control::config_file::{self, Source};
 use ftwall::control::configuration::DEFAULT_FILE;
 use ftwall::gateway::backend::{self, Backend};
 use ftwall::gateway::clock::Clock;
+use ftwall::gateway::daemon::ConfigurationSource;
 use ftwall::gateway::replay::{self, ReplayError, diff};
 use ftwall::gateway::rules::{self, RuleSettings};
 use ftwall::gateway::{daemon, doctor, failure};
@@ -58,6 +61,27 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         #[cfg(feature = "bench")]
         Command::BenchEnd(end) => end.run().map(|()| ExitCode::SUCCESS),
+        Command::Status(args) => say(args.status()),
+        Command::Clients(args) => say(args.clients()),
+        Command::Peers(args) => say(args.peers()),
+        Command::Explain(args) => say(args.explain()),
+        Command::Unblock(args) => say(args.unblock()),
+        Command::Block(args) => say(args.block()),
+        Command::Mode(args) => say(args.mode()),
+        Command::Reload(args) => say(args.reload()),
+        Command::Allow(command) => {
+            print(&command.run()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions(args) => {
+            print(&String::from_utf8_lossy(&args.script()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man(args) => {
+            let page = args.page().context("writing the manual")?;
+            print(&String::from_utf8_lossy(&page))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Doctor(args) => {
             let report = doctor::examine();
             print(&doctor::render(&report, args.output == OutputArg::Json))?;
@@ -74,7 +98,27 @@ fn run_daemon(args: &RunArgs) -> anyhow::Result<ExitCode> {
             write {DEFAULT_FILE}, or start with --mode enforce"
         );
     }
-    daemon::run(args.settings(&configuration, Clock::start().now())).map(|()| ExitCode::SUCCESS)
+    let settings = args.settings(&configuration, Clock::start().now());
+    let load = args.load();
+    let source = ConfigurationSource {
+        configuration,
+        load,
+    };
+    daemon::run(settings, source).map(|()| ExitCode::SUCCESS)
+}
+
+/// What a daemon was asked, and its answer or what kept it from giving one.
+fn say(said: Said) -> anyhow::Result<ExitCode> {
+    match said {
+        Ok((text, code)) => {
+            print(&text)?;
+            Ok(ExitCode::from(code))
+        }
+        Err(failure) => {
+            eprintln!("ftwall: {}", failure.message);
+            Ok(ExitCode::from(failure.code))
+        }
+    }
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {

@@ -95,6 +95,18 @@ fn help_tells_every_command_and_every_exit_code() {
         "rules",
         "replay",
         "doctor",
+        "check",
+        "status",
+        "clients",
+        "peers",
+        "explain",
+        "unblock",
+        "block",
+        "allow",
+        "mode",
+        "reload",
+        "completions",
+        "man",
         "77  missing privilege",
         "78  configuration",
     ] {
@@ -121,5 +133,120 @@ fn printing_rules_needs_no_privilege_and_names_who_takes_them() {
     assert!(
         text.contains("\n# iptables-nft-restore --noflush\n*mangle\n"),
         "{text}"
+    );
+}
+
+#[test]
+fn commands_that_need_a_daemon_say_that_none_runs() {
+    let nowhere = ["--socket", "/no/such/directory/control.sock"];
+    for command in [
+        &["status"][..],
+        &["clients"],
+        &["peers"],
+        &["explain", "10.77.1.1"],
+        &["unblock", "10.77.1.1"],
+        &["block", "10.77.1.1"],
+        &["mode", "monitor"],
+        &["reload"],
+    ] {
+        assert_refused(&[command, &nowhere].concat(), 3, &["ftwall is not running"]);
+    }
+}
+
+#[test]
+fn completions_and_manual_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = ftwall(&["completions", shell]);
+        assert!(output.status.success(), "{shell}");
+        let script = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            script.contains("unblock") && script.contains("lock-time"),
+            "{shell}"
+        );
+    }
+    let page = ftwall(&["man"]);
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    assert!(
+        page.starts_with(".ie") && page.contains("ftwall\\-explain"),
+        "{page}"
+    );
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("manual");
+    let directory = directory.display().to_string();
+    assert!(ftwall(&["man", "--directory", &directory]).status.success());
+    let page = std::fs::read_to_string(format!("{directory}/ftwall-unblock.1"));
+    assert!(page.expect("one page each").contains("\\-\\-for"));
+}
+
+#[test]
+fn the_allow_list_is_a_file_that_needs_no_daemon() {
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("allow-list");
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).expect("room is left");
+    let config = directory.join("ftwall.toml");
+    std::fs::write(&config, "allow = [\"192.0.2.1\"]\n").expect("room is left");
+    let config = config.display().to_string();
+    let allow = |more: &[&str]| {
+        let place = ["--config", &config, "--socket", "/no/such/control.sock"];
+        let (command, targets) = more.split_at(1);
+        let place = if command == ["list"] {
+            &place[..2]
+        } else {
+            &place
+        };
+        let output = ftwall(&[&["allow"], command, targets, place].concat());
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let added = allow(&["add", "198.51.100.7", "198.51.100.8:1214"]);
+    assert_eq!(
+        added,
+        (
+            Some(0),
+            "added: 2, already there: 0; no daemon runs\n".into()
+        )
+    );
+    let again = allow(&["add", "198.51.100.7"]);
+    assert_eq!(
+        again,
+        (
+            Some(0),
+            "added: 0, already there: 1; no daemon runs\n".into()
+        )
+    );
+    let removed = allow(&["remove", "198.51.100.7"]);
+    assert_eq!(removed, (Some(0), "removed: 1; no daemon runs\n".into()));
+    let (code, said) = allow(&["remove", "192.0.2.1"]);
+    assert!(
+        code == Some(1) && said.contains("ftwall allow list"),
+        "{said}"
+    );
+    let more = directory.join("more.txt");
+    std::fs::write(&more, "# ours\n203.0.113.0/24\n").expect("room is left");
+    let imported = allow(&["import", &more.display().to_string()]);
+    assert_eq!(
+        imported,
+        (
+            Some(0),
+            "added: 1, already there: 0; no daemon runs\n".into()
+        )
+    );
+    let (_, listed) = allow(&["list"]);
+    let place = directory.display();
+    assert_eq!(
+        listed,
+        format!(
+            "TARGET             FROM\n\
+             192.0.2.1          {place}/ftwall.toml:1\n\
+             198.51.100.8:1214  {place}/allow.d/operator.list:2\n\
+             203.0.113.0/24     {place}/allow.d/operator.list:3\n"
+        )
+    );
+    assert_refused(
+        &["allow", "add", "bank.example"],
+        2,
+        &["bank.example", "192.0.2.7:1214"],
     );
 }

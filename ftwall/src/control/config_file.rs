@@ -227,6 +227,8 @@ settings! {
     queue_reader: Text<QueueReader> = Text(QueueReader::default());
     /// Where events go, one JSON object per line.
     events: Text<EventTarget> = Text(EventTarget::Stdout);
+    /// Where the daemon listens for operators.
+    control_socket: Text<PathBuf> = Text(DEFAULT_SOCKET.into());
 }
 
 /// An entry of the policy as it is written.
@@ -308,6 +310,9 @@ impl<'de> Deserialize<'de> for SchemaVersion {
         }
     }
 }
+
+/// Where a daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/ftwall/control.sock";
 
 /// The version of the keys' meaning.
 pub const SCHEMA_VERSION: u64 = 1;

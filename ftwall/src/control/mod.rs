@@ -1,8 +1,12 @@
 //! What the daemon tells people and programs around it, and what they tell it.
 
+pub mod client;
 pub mod config_file;
 pub mod configuration;
 pub mod events;
 pub mod schedule;
+pub mod server;
 pub mod setting;
+pub mod table;
 pub mod values;
+pub mod wire;

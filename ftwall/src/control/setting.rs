@@ -1,6 +1,7 @@
 //! How a setting's value is read from a file, written back, and described to an editor.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -191,6 +192,21 @@ impl Textual for EventTarget {
             Self::Stdout => "-".to_owned(),
             Self::File(path) => path.display().to_string(),
         }
+    }
+}
+
+impl Textual for PathBuf {
+    const EXPECTED: &'static str = "a file's path as text";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("not a path: it is empty".to_owned());
+        }
+        Ok(text.into())
+    }
+
+    fn write(&self) -> String {
+        self.display().to_string()
     }
 }
 

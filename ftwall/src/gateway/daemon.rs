@@ -19,14 +19,17 @@ use super::inbound;
 use super::inject::Injector;
 use super::kernel_memory;
 use super::kernel_sets::{KernelSets, blocked};
+use super::operations::{Load, Operations, guarded};
 use super::queue::{self, PacketQueue, QueueReader, QueueSettings};
 use super::rules::RuleSettings;
-use super::signals::EndRequests;
-use super::worker::{self, Worker};
+use super::signals::Signals;
+use super::worker::{self, Request, Worker};
 use super::workers::Workers;
 use super::{nft, surroundings};
-use crate::config::{NeverBlock, Reply};
+use crate::config::Reply;
+use crate::control::configuration::Configuration;
 use crate::control::events::{EventTarget, EventWriter, Notice, Statistics};
+use crate::control::server::ControlServer;
 use crate::{Engine, EngineConfig, Timestamp};
 
 /// How often refusals of the kernel's sets are looked for.
@@ -50,13 +53,22 @@ pub struct RunSettings {
     pub seed: u64,
 }
 
+/// What the settings were made of, and how to read it again.
+pub struct ConfigurationSource {
+    /// What was configured when the daemon started.
+    pub configuration: Configuration,
+    /// Reads it again.
+    pub load: Load,
+}
+
 /// Runs until asked to end, and leaves no rule behind.
 ///
 /// # Errors
 /// When a privilege, a kernel feature or a file is missing at the start, a worker fails, or rules cannot
 /// be removed.
-pub fn run(settings: RunSettings) -> anyhow::Result<()> {
-    let requests = EndRequests::listen().context("taking over signals")?;
+pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result<()> {
+    let signals = Signals::end().context("taking over signals")?;
+    let reload_signals = Signals::reload().context("taking over signals")?;
     let writer = open_events(&settings.events)?;
     let injector = open_injector(&settings.engine)?;
     let backend = backend::choose(settings.backend)?;
@@ -88,8 +100,18 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
     }
     leftovers.into_iter().for_each(Installed::keep);
     let workers = Workers::start(vec![worker]).context("starting the workers")?;
+    let operations = Operations::new(
+        source.configuration,
+        source.load,
+        clock.now(),
+        backend,
+        payload_test,
+    );
     let mut daemon = Daemon {
         clock,
+        control: open_control(&operations),
+        next_change: operations.next_change(clock.now()),
+        operations,
         events: events.sender(),
         sets,
         workers,
@@ -100,7 +122,7 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
         daemon.warn_open();
     }
 
-    let served = daemon.serve(&requests);
+    let served = daemon.serve(&signals, &reload_signals);
     let ended = daemon.end(rules);
     events.finish();
     served.and(ended)
@@ -137,12 +159,15 @@ fn open_queue(
     Ok((queue, leftovers))
 }
 
-/// The engine's configuration with the machine's own surroundings never blocked.
-fn guarded(mut engine: EngineConfig) -> EngineConfig {
-    engine
-        .never_block
-        .extend(surroundings::addresses().into_iter().map(NeverBlock::from));
-    engine
+/// A gateway that operators cannot speak to still does its work.
+fn open_control(operations: &Operations) -> Option<ControlServer> {
+    let path = &operations.configuration.settings().control_socket.value.0;
+    let server = ControlServer::bind(path);
+    if let Err(error) = &server {
+        let path = path.display();
+        warn!(%error, %path, "no control socket: status, explain and their kin will not work");
+    }
+    server.ok()
 }
 
 /// Says what will keep ftwall from doing its work although everything starts; true if hosts inside
@@ -198,6 +223,10 @@ impl Ready {
 /// What is left to the thread that started everything.
 struct Daemon {
     clock: Clock,
+    operations: Operations,
+    control: Option<ControlServer>,
+    /// When a schedule opens or closes, or a mode set for a time is over.
+    next_change: Option<Timestamp>,
     events: EventSender,
     sets: KernelSets,
     workers: Workers,
@@ -238,22 +267,73 @@ impl Daemon {
     }
 
     /// Until a signal comes or a worker ends.
-    fn serve(&mut self, requests: &EndRequests) -> anyhow::Result<()> {
+    fn serve(&mut self, signals: &Signals, reload_signals: &Signals) -> anyhow::Result<()> {
         loop {
-            let mut sources = [
-                PollFd::new(requests, PollFlags::IN),
+            let mut sources = vec![
+                PollFd::new(signals, PollFlags::IN),
+                PollFd::new(reload_signals, PollFlags::IN),
                 PollFd::new(self.workers.ended(), PollFlags::IN),
             ];
+            sources.extend(self.control.iter().flat_map(ControlServer::sources));
             let timeout = Timespec::try_from(BETWEEN_LOOKS).expect("a second fits");
             match poll(&mut sources, Some(&timeout)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).context("waiting for signals"),
             }
-            if requests.arrived() || self.workers.ended().silence() {
+            drop(sources);
+            if signals.arrived() || self.workers.ended().silence() {
                 return Ok(());
             }
+            if reload_signals.arrived() {
+                // What came of it is logged, and told by status.
+                let _ = self.operations.reload(self.clock.now(), &self.workers);
+                self.next_change = self.operations.next_change(self.clock.now());
+            }
+            self.answer_operators();
+            self.change_in_time();
             self.report_set_failures();
         }
+    }
+
+    fn answer_operators(&mut self) {
+        let Some(mut control) = self.control.take() else {
+            return;
+        };
+        control.serve(&mut |request| {
+            let now = self.clock.now();
+            let statistics = self.statistics();
+            let answer = self
+                .operations
+                .answer(now, &self.workers, &statistics, &request.command);
+            self.next_change = self.operations.next_change(now);
+            answer
+        });
+        self.control = Some(control);
+    }
+
+    /// What is configured for a time of the week, or was set for a time.
+    fn change_in_time(&mut self) {
+        let now = self.clock.now();
+        if self.next_change.is_none_or(|due| due > now) {
+            return;
+        }
+        if let Err(error) = self.operations.change(now, &self.workers) {
+            warn!(%error, "what the schedule says could not be put in force");
+        }
+        self.next_change = self.operations.next_change(now);
+    }
+
+    /// What was counted so far; a worker that does not answer is left out.
+    fn statistics(&self) -> Statistics {
+        let mut statistics = Statistics {
+            set_writes_failed: self.counted.set_writes_failed,
+            ..Statistics::default()
+        };
+        let counted = self.workers.ask_all(Request::Statistics);
+        let counted = counted.into_iter().flatten();
+        counted.for_each(|counted| statistics += counted);
+        statistics.events_lost = self.events.lost();
+        statistics
     }
 
     /// A set that is full refuses every change from then on: all are counted, one a minute is told.
@@ -301,6 +381,7 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::NeverBlock;
 
     #[test]
     fn the_machines_own_addresses_are_never_blocked() {

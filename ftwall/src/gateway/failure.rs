@@ -6,6 +6,10 @@ use thiserror::Error;
 
 /// Something went wrong.
 pub const FAILURE: u8 = 1;
+/// What was asked cannot be understood.
+pub const USAGE: u8 = 2;
+/// No daemon runs.
+pub const NOT_RUNNING: u8 = 3;
 /// It works, but not as well as it could.
 pub const DEGRADED: u8 = 4;
 /// A privilege is missing (`EX_NOPERM`).

@@ -21,6 +21,7 @@ pub mod netlink_queue;
 pub mod nfqueue;
 pub mod nft;
 pub mod nft_json;
+pub mod operations;
 pub mod program;
 pub mod queue;
 pub mod replay;

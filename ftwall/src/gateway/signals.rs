@@ -1,34 +1,62 @@
-//! SIGTERM, SIGINT and SIGHUP as something that can be waited for beside the queue.
+//! Signals as something that can be waited for: SIGTERM and SIGINT ask the process to end, SIGHUP to read
+//! its configuration again.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-/// Becomes readable when the process is asked to end.
+/// Becomes readable when one of some signals has come.
 #[derive(Debug)]
-pub struct EndRequests {
+pub struct Signals {
     reader: UnixStream,
+    /// A reader without any writer would be readable for ever.
+    #[expect(
+        dead_code,
+        reason = "held, never written to: handlers have copies of it"
+    )]
+    writer: UnixStream,
 }
 
-impl EndRequests {
-    /// Takes over the signals; from here on they no longer end the process by themselves. A terminal that
-    /// goes away is one of them: rules must not outlive it.
+impl Signals {
+    /// Takes over the signals that ask to end; from here on they no longer end the process by themselves.
+    /// A terminal that goes away is one of them: rules must not outlive it.
     ///
     /// # Errors
     /// When the system has no descriptors left.
-    pub fn listen() -> io::Result<EndRequests> {
-        let (reader, writer) = UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
-            pipe::register(signal, writer.try_clone()?)?;
+    pub fn end() -> io::Result<Signals> {
+        if io::stderr().is_terminal() {
+            Signals::listen(&[SIGTERM, SIGINT, SIGHUP])
+        } else {
+            Signals::listen(&[SIGTERM, SIGINT])
         }
-        Ok(EndRequests { reader })
     }
 
-    /// Whether the process was asked to end.
+    /// Takes over the signal that asks to read the configuration again, where it is not a terminal that
+    /// sends it.
+    ///
+    /// # Errors
+    /// When the system has no descriptors left.
+    pub fn reload() -> io::Result<Signals> {
+        if io::stderr().is_terminal() {
+            Signals::listen(&[])
+        } else {
+            Signals::listen(&[SIGHUP])
+        }
+    }
+
+    fn listen(signals: &[i32]) -> io::Result<Signals> {
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        for signal in signals {
+            pipe::register(*signal, writer.try_clone()?)?;
+        }
+        Ok(Signals { reader, writer })
+    }
+
+    /// Whether a signal has come since the last look.
     #[must_use]
     pub fn arrived(&self) -> bool {
         (&self.reader)
@@ -37,7 +65,7 @@ impl EndRequests {
     }
 }
 
-impl AsFd for EndRequests {
+impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
@@ -49,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_request_to_end_is_seen_once_it_arrives() {
-        let requests = EndRequests::listen().expect("descriptors are left");
+        let requests = Signals::end().expect("descriptors are left");
         assert!(!requests.arrived());
         signal_hook::low_level::raise(SIGTERM).expect("a process may signal itself");
         assert!(requests.arrived());

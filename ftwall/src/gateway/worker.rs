@@ -6,6 +6,7 @@
 //! [`Request`]s, taken up between packets. So no packet meets a lock, and nobody who is slow - a reader
 //! of events, the kernel's sets, an operator - holds one up.
 
+use std::fmt;
 use std::net::SocketAddrV4;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -19,12 +20,14 @@ use super::bell::Bell;
 use super::clock::Clock;
 use super::event_log::EventSender;
 use super::inject::Injector;
-use super::kernel_sets::{SetRequests, set_changes};
+use super::kernel_sets::{SetRequests, blocked, set_changes};
 use super::marks::{MarkBit, MarkField};
 use super::queue::{self, Answer, PacketQueue, QueuedPacket};
 use super::rules::Transport;
 use crate::control::events::Statistics;
-use crate::{Action, Conntrack, Engine, Ingress, PassReason, Remembered, Timestamp, Verdict};
+use crate::{
+    Action, Conntrack, Engine, EngineConfig, Ingress, PassReason, Remembered, Timestamp, Verdict,
+};
 
 /// Packets taken of one queue at once before others, requests and time are seen to.
 const BATCH: usize = 64;
@@ -38,8 +41,36 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 pub enum Request {
     /// What was counted so far.
     Statistics(Reply<Statistics>),
+    /// Something an operator wants of the engine.
+    Operate(Operation),
+    /// Another configuration.
+    Reconfigure(Box<EngineConfig>, Reply<()>),
     /// Take no more packets. Those that come meanwhile wait in the queues.
     Stop,
+}
+
+/// What an operator wants of an engine; the answer goes where the operation itself knows.
+pub struct Operation(Ask);
+
+type Ask = Box<dyn FnOnce(&mut Engine, Timestamp) + Send>;
+
+impl fmt::Debug for Operation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Operation")
+    }
+}
+
+impl Request {
+    /// Asks the engine, and sends what it says.
+    pub fn operate<T: Send + 'static>(
+        reply: Reply<T>,
+        ask: impl FnOnce(&mut Engine, Timestamp) -> T + Send + 'static,
+    ) -> Request {
+        let operation = move |engine: &mut Engine, now: Timestamp| {
+            let _ = reply.send(ask(engine, now));
+        };
+        Request::Operate(Operation(Box::new(operation)))
+    }
 }
 
 /// Where an answer to a [`Request`] goes; has room for one. Who asked may have given up.
@@ -145,6 +176,16 @@ impl Worker {
         match request {
             Request::Statistics(reply) => {
                 let _ = reply.send(self.statistics());
+                ControlFlow::Continue(())
+            }
+            Request::Operate(Operation(operation)) => {
+                operation(&mut self.engine, self.clock.now());
+                ControlFlow::Continue(())
+            }
+            Request::Reconfigure(config, reply) => {
+                self.blocked = blocked(&config);
+                self.engine.reconfigure(self.clock.now(), *config);
+                let _ = reply.send(());
                 ControlFlow::Continue(())
             }
             Request::Stop => ControlFlow::Break(()),

@@ -3,6 +3,7 @@
 
 mod harness;
 mod network;
+mod operations;
 mod queue;
 mod sets;
 
@@ -409,4 +410,4 @@ fn a_reader_of_events_who_hangs_holds_up_neither_packets_nor_the_end() {
 }
 
 /// The ping of giFT, from its source: type, least encryption word, 0x80, network name.
-const GIFT_PING: &[u8] = b"\x27\x00\x00\x00\x29\x80KaZaA\x00";
+pub(crate) const GIFT_PING: &[u8] = b"\x27\x00\x00\x00\x29\x80KaZaA\x00";

@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::queue::{self, Answer, QueueReader, QueueSettings};
-use crate::gateway::signals::EndRequests;
+use crate::gateway::signals::Signals;
 
 /// What went through a queue.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Queued {
 const BATCH: usize = 64;
 
 pub(super) fn serve(number: u16, reader: QueueReader) -> anyhow::Result<Queued> {
-    let requests = EndRequests::listen()?;
+    let requests = Signals::end()?;
     let mut queue = queue::open(reader, QueueSettings::of(number))?;
     super::say_ready()?;
     let (begun, mut packets) = (processor_seconds(), 0);
