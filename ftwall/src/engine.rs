@@ -470,13 +470,16 @@ impl Engine {
         self.config.policy_of(host.into()).mode == Mode::Enforce
     }
 
-    /// Taking something back is always done: the host may have been enforced until now.
+    /// Taking something back is always done: the host may have been enforced until now. So is what speaks
+    /// for somebody.
     fn is_to_be_done(&self, action: &Action) -> bool {
         match action {
             Action::LockHost { host, .. } => self.is_enforced(*host),
             Action::LearnPeer { client, .. } => self.is_enforced(*client),
             Action::Answer { to, .. } | Action::Probe { to, .. } => self.is_enforced(*to.ip()),
-            Action::ReleaseHost { .. } | Action::ForgetPeer { .. } => true,
+            Action::ReleaseHost { .. }
+            | Action::ForgetPeer { .. }
+            | Action::ProveAddress { .. } => true,
         }
     }
 
