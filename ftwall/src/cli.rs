@@ -135,14 +135,18 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel rules")]
 pub struct RuleArgs {
-    /// Number of the packet queue [default: 0]
+    /// Number of the first packet queue; each worker has two, one behind the other [default: 0]
     #[arg(long, value_name = "N")]
     queue: Option<u16>,
+    /// Workers that share the inside hosts, each on a core of its own: 1, 2, 4 or 8 [default: 1]
+    #[arg(long, value_name = "N")]
+    queues: Option<u16>,
     /// What queues packets: auto takes the first of nft, iptables-nft, iptables-legacy that works
     /// [default: auto]
     #[arg(long, value_parser = parse_backend, value_name = "BACKEND")]
     backend: Option<BackendChoice>,
-    /// Lowest of the six neighbouring bits of packet and connection marks that ftwall uses [default: 24]
+    /// Lowest of the six neighbouring bits of packet and connection marks that ftwall uses; with 2, 4 or
+    /// 8 workers they are one, two or three more [default: 24]
     #[arg(long, value_name = "BIT", value_parser = parse_mark_bit)]
     mark_bit: Option<u8>,
     /// What to do with undecided packets while no daemon runs; those of locked hosts are dropped anyway
@@ -524,7 +528,7 @@ impl RuleArgs {
     /// Settings of the rules.
     ///
     /// # Errors
-    /// When no IPv4 host is inside.
+    /// When no IPv4 host is inside, or queues or marks have no room for all workers.
     pub fn settings(&self) -> Result<RuleSettings, Misconfigured> {
         Ok(configuration(&Files::None, self.layer())?.rules())
     }
@@ -532,6 +536,7 @@ impl RuleArgs {
     fn layer(&self) -> Layer {
         Layer {
             queue: if_typed(self.queue, |queue| queue),
+            queues: if_typed(self.queues, |count| count),
             backend: if_typed(self.backend, Text),
             mark_bit: if_typed(self.mark_bit, |bit| bit),
             when_down: if_typed(self.when_down, |when| Text(when.into())),
@@ -677,7 +682,8 @@ mod tests {
         );
         assert!(!settings.engine.reprobe);
         assert_eq!(settings.backend, Some(Backend::IptablesLegacy));
-        assert_eq!((settings.rules.queue, settings.rules.strict), (3, true));
+        assert_eq!(settings.rules.queues.first(), 3);
+        assert!(settings.rules.strict);
         assert_eq!(settings.rules.when_down, WhenDown::Drop);
         let open = settings.rules.inbound.expect("inbound was blocked").open;
         assert_eq!(open, ["tcp/443".parse().expect("a literal")]);
@@ -687,7 +693,7 @@ mod tests {
     fn options_of_run_become_settings_without_a_program() {
         let settings = run_settings(&["--lock-time", "5m", "--queue", "3"]).expect("documented");
         assert_eq!(settings.engine.lock_time, Duration::from_secs(300));
-        assert_eq!(settings.rules.queue, 3);
+        assert_eq!(settings.rules.queues.first(), 3);
         let error = run_settings(&["--lock-tim", "5m"]).expect_err("it is mistyped");
         assert!(error.to_string().contains("--lock-time"), "{error}");
     }

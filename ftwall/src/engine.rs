@@ -77,6 +77,13 @@ pub enum Action {
         /// Whether the kernel may drop by address. Ports of the web are decided by payload.
         kernel_drop: bool,
     },
+    /// This address has proven itself to be something else than a peer. Only other engines want to know.
+    ProveAddress {
+        /// The outside address.
+        address: IpAddr,
+        /// From now on.
+        for_: Duration,
+    },
     /// This client and peer are no longer known to belong together.
     ForgetPeer {
         /// The inside host.
@@ -149,6 +156,41 @@ pub struct Engine {
     found: Option<Evidence>,
 }
 
+/// Something that an engine beside this one, with other inside hosts, has found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearsay {
+    /// Some client uses this peer: it confirms what others say of themselves, and blocks none of them.
+    Peer {
+        /// The outside peer.
+        peer: SocketAddrV4,
+        /// From now on.
+        for_: Duration,
+    },
+    /// This address has proven itself to be something else than a peer.
+    Proven {
+        /// The outside address.
+        address: IpAddr,
+        /// From now on.
+        for_: Duration,
+    },
+}
+
+impl Hearsay {
+    /// What other engines should hear of something this one asks for, if anything.
+    #[must_use]
+    pub const fn of(action: &Action) -> Option<Self> {
+        match *action {
+            Action::LearnPeer { peer, for_, .. } => Some(Self::Peer { peer, for_ }),
+            Action::ProveAddress { address, for_ } => Some(Self::Proven { address, for_ }),
+            Action::LockHost { .. }
+            | Action::ReleaseHost { .. }
+            | Action::ForgetPeer { .. }
+            | Action::Answer { .. }
+            | Action::Probe { .. } => None,
+        }
+    }
+}
+
 /// Something that the kernel's sets remember for an engine that died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Remembered {
@@ -168,6 +210,16 @@ pub enum Remembered {
         /// From now on.
         for_: Duration,
     },
+}
+
+impl Remembered {
+    /// The inside host concerned.
+    #[must_use]
+    pub const fn host(self) -> Ipv4Addr {
+        match self {
+            Self::Locked { host, .. } | Self::Peer { client: host, .. } => host,
+        }
+    }
 }
 
 impl Engine {
@@ -200,6 +252,11 @@ impl Engine {
                     .remember_peer(&self.config, (client, peer), for_, now, &mut self.out);
             }
         }
+    }
+
+    /// Believes another engine.
+    pub fn hear(&mut self, now: Timestamp, said: Hearsay) {
+        self.suspects.hear(&self.config, said, now);
     }
 
     /// Judges one packet.
@@ -413,13 +470,16 @@ impl Engine {
         self.config.policy_of(host.into()).mode == Mode::Enforce
     }
 
-    /// Taking something back is always done: the host may have been enforced until now.
+    /// Taking something back is always done: the host may have been enforced until now. So is what speaks
+    /// for somebody.
     fn is_to_be_done(&self, action: &Action) -> bool {
         match action {
             Action::LockHost { host, .. } => self.is_enforced(*host),
             Action::LearnPeer { client, .. } => self.is_enforced(*client),
             Action::Answer { to, .. } | Action::Probe { to, .. } => self.is_enforced(*to.ip()),
-            Action::ReleaseHost { .. } | Action::ForgetPeer { .. } => true,
+            Action::ReleaseHost { .. }
+            | Action::ForgetPeer { .. }
+            | Action::ProveAddress { .. } => true,
         }
     }
 

@@ -42,8 +42,8 @@ pub mod gateway;
 
 pub use config::EngineConfig;
 pub use engine::{
-    Action, Block, BlockError, Conntrack, Counters, Engine, Explanation, Incident, Ingress,
-    KnownPeer, Lifted, LockedClient, Occupancy, PolicyChoice, Remembered, Subject, Test,
+    Action, Block, BlockError, Conntrack, Counters, Engine, Explanation, Hearsay, Incident,
+    Ingress, KnownPeer, Lifted, LockedClient, Occupancy, PolicyChoice, Remembered, Subject, Test,
 };
 pub use event::{Details, Event, EventType, PacketEnds, Refusal, VerdictDetails};
 pub use evidence::Evidence;

@@ -70,15 +70,14 @@ pub(crate) fn rule(evidence: Evidence, situation: &Situation) -> Option<Ruling> 
             locks: host_initiated,
             ..drop(DropReason::Ping)
         }),
-        Evidence::UdpPong | Evidence::UdpPong2 => {
-            let locks = host_initiated || peer_is_known;
-            (host_is_locked || peer_is_known).then_some(Ruling {
-                reason: DropReason::Pong,
-                locks,
-                teaches: false,
-            })
-        }
-        Evidence::UdpPong2Answer => (host_is_locked || peer_is_known).then_some(Ruling {
+        // The kernel asks about pongs of locked hosts only. No other host is sent one by a peer: its
+        // ping would have had to get out.
+        Evidence::UdpPong | Evidence::UdpPong2 => host_is_locked.then_some(Ruling {
+            reason: DropReason::Pong,
+            locks: host_initiated || peer_is_known,
+            teaches: false,
+        }),
+        Evidence::UdpPong2Answer => host_is_locked.then_some(Ruling {
             reason: DropReason::Pong,
             locks: peer_is_known,
             teaches: false,
@@ -532,33 +531,23 @@ mod tests {
     }
 
     #[test]
-    fn pongs_matter_only_where_somebody_is_suspect() {
+    fn pongs_matter_only_where_the_kernel_asks_about_them() {
         for evidence in [
             Evidence::UdpPong,
             Evidence::UdpPong2,
             Evidence::UdpPong2Answer,
         ] {
+            let locked = Situation {
+                host_is_locked: true,
+                ..INBOUND
+            };
+            let of_a_known_peer = Situation {
+                peer_is_known: true,
+                ..INBOUND
+            };
+            assert!(rule(evidence, &locked).is_some());
             assert_eq!(rule(evidence, &INBOUND), None);
-            assert!(
-                rule(
-                    evidence,
-                    &Situation {
-                        host_is_locked: true,
-                        ..INBOUND
-                    }
-                )
-                .is_some()
-            );
-            assert!(
-                rule(
-                    evidence,
-                    &Situation {
-                        peer_is_known: true,
-                        ..INBOUND
-                    }
-                )
-                .is_some()
-            );
+            assert_eq!(rule(evidence, &of_a_known_peer), None);
         }
     }
 
@@ -572,12 +561,13 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_sends_a_pong_or_gets_one_from_a_known_peer_runs_a_client() {
+    fn a_locked_host_that_sends_a_pong_or_gets_one_from_a_known_peer_runs_its_client_still() {
         let answers_a_probe = Situation {
             host_is_locked: true,
             ..OUTBOUND
         };
         let is_answered = Situation {
+            host_is_locked: true,
             peer_is_known: true,
             ..INBOUND
         };
@@ -597,7 +587,7 @@ mod tests {
         };
         let known = Situation {
             peer_is_known: true,
-            ..OUTBOUND
+            ..locked
         };
         let locks = |situation| rule(Evidence::UdpPong2Answer, &situation).unwrap().locks;
         assert!(!locks(locked) && locks(known));

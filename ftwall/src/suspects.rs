@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::EngineConfig;
-use crate::engine::Action;
+use crate::engine::{Action, Hearsay};
 use crate::event::{Details, Event, EventType, PacketEnds, Refusal};
 use crate::expiring::Expiring;
 use crate::policy::{is_contested_port, is_system_port};
@@ -159,8 +159,36 @@ impl Suspects {
     }
 
     /// Remembers that this address served a proven harmless flow.
-    pub(crate) fn prove(&mut self, config: &EngineConfig, address: IpAddr, now: Timestamp) {
-        self.proven.insert(address, (), now + config.proven_expiry);
+    pub(crate) fn prove(
+        &mut self,
+        config: &EngineConfig,
+        address: IpAddr,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
+        let (for_, ends) = (config.proven_expiry, now + config.proven_expiry);
+        let known = self.proven.ends(&address).filter(|known| *known > now);
+        let interval = RELEARN_INTERVAL.min(for_ / 2);
+        if known.is_some_and(|known| ends.saturating_since(known) < interval) {
+            return;
+        }
+        self.proven.insert(address, (), ends);
+        out.actions
+            .push_back(Action::ProveAddress { address, for_ });
+    }
+
+    /// Takes over what another engine has found out, for no longer than if it were this one.
+    pub(crate) fn hear(&mut self, config: &EngineConfig, said: Hearsay, now: Timestamp) {
+        match said {
+            Hearsay::Peer { peer, for_ } => {
+                let ends = now + for_.min(config.peer_expiry);
+                self.peers.insert(peer, (), ends);
+            }
+            Hearsay::Proven { address, for_ } => {
+                let ends = now + for_.min(config.proven_expiry);
+                self.proven.insert(address, (), ends);
+            }
+        }
     }
 
     /// The other peer to which this host sent an opener's shape within the window.
@@ -772,8 +800,12 @@ mod tests {
             never_block,
             ..EngineConfig::default()
         });
-        test.suspects
-            .prove(&test.config, "198.18.3.3".parse().unwrap(), at(0));
+        test.suspects.prove(
+            &test.config,
+            "198.18.3.3".parse().unwrap(),
+            at(0),
+            &mut Outbox::default(),
+        );
         let refused = [
             ("203.0.113.7:443", Refusal::NeverBlock),
             ("198.18.9.9:2053", Refusal::NeverBlock),
@@ -796,6 +828,38 @@ mod tests {
         }
         test.learn("198.18.9.9:2054".parse().unwrap(), at(1));
         assert_eq!(test.out.actions.len(), 1);
+    }
+
+    #[test]
+    fn what_another_engine_found_out_confirms_and_blocks_nobody() {
+        let mut test = Test::new(EngineConfig::default());
+        let hour = Duration::from_secs(3600);
+        let (peer, address) = (PEER, "198.18.3.3".parse().unwrap());
+        for said in [
+            Hearsay::Peer { peer, for_: hour },
+            Hearsay::Proven {
+                address,
+                for_: hour,
+            },
+        ] {
+            test.suspects.hear(&test.config, said, at(0));
+        }
+        assert!(test.suspects.is_peer(PEER, at(1)) && !test.suspects.is_pair(HOST, PEER, at(1)));
+        assert!(test.suspects.is_proven(address, at(3599)));
+        assert!(!test.suspects.is_proven(address, at(3600)));
+        assert!(test.out.actions.is_empty(), "it is not told on");
+    }
+
+    #[test]
+    fn an_address_that_goes_on_proving_itself_is_told_once_a_minute() {
+        let mut test = Test::new(EngineConfig::default());
+        let address = "198.18.3.3".parse().unwrap();
+        for second in 0..150 {
+            test.suspects
+                .prove(&test.config, address, at(second), &mut test.out);
+        }
+        assert!(test.suspects.is_proven(address, at(3700)));
+        assert!(test.out.actions.len() <= 3, "{:?}", test.out.actions);
     }
 
     #[test]

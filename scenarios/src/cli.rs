@@ -135,6 +135,14 @@ pub struct Common {
     /// Keep reports, logs, captures and rules in this directory.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
+    /// Option of `ftwall run` in every scenario, after its own, as in
+    /// `--ftwall-option=--queue-reader=nfq`; may be given several times.
+    #[arg(
+        long = "ftwall-option",
+        value_name = "OPTION",
+        allow_hyphen_values = true
+    )]
+    pub ftwall_options: Vec<String>,
 }
 
 #[cfg(test)]
@@ -144,6 +152,21 @@ mod tests {
     #[test]
     fn definitions_are_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_ftwall_are_taken_although_they_look_like_our_own() {
+        let typed = [
+            "scenarios",
+            "run",
+            "--ftwall-option=--queue-reader=nfq",
+            "web_only",
+        ];
+        let Command::Run(options) = Cli::parse_from(typed).command else {
+            panic!("`run` was typed")
+        };
+        assert_eq!(options.play.ftwall_options, ["--queue-reader=nfq"]);
+        assert_eq!(options.names, ["web_only"]);
     }
 
     #[test]

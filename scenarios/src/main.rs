@@ -82,7 +82,11 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let jobs = jobs(options.jobs);
     match options.stage {
         Stage::Namespaces => run_in_namespaces(options, &chosen, jobs),
-        Stage::Memory => run_in_memory(options, &chosen, jobs),
+        Stage::Memory => {
+            let more = &options.play.ftwall_options;
+            let chosen: Vec<_> = chosen.iter().map(|each| each.with_options(more)).collect();
+            run_in_memory(options, &chosen, jobs)
+        }
     }
 }
 
@@ -106,6 +110,7 @@ fn run_in_namespaces(
         device: options.play.device,
         seed: options.play.seed,
         keep: kept_in(options),
+        ftwall_options: options.play.ftwall_options.clone(),
         timelines: options.report.is_some(),
     };
     let outcomes = House::probe().play_all(chosen, &settings, jobs, &|outcome| {
@@ -238,6 +243,7 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
         device: Device::Ftwall,
         seed: options.seed,
         keep: None,
+        ftwall_options: Vec::new(),
         timelines: true,
     };
     let outcomes = House::probe().play_all(&chosen, &settings, jobs(options.jobs), &|_| {});
@@ -413,9 +419,10 @@ fn play_inside(options: &PlayOptions) -> anyhow::Result<ExitCode> {
         bail!("a capsule plays one scenario");
     };
     let play = &options.play;
+    let scenario = scenario.with_options(&play.ftwall_options);
     let device = scenario.device(play.device);
     let outcome = namespaces::play(
-        scenario,
+        &scenario,
         device,
         scenario.seed(play.seed),
         play.keep.as_deref(),

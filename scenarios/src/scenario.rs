@@ -158,6 +158,14 @@ impl Scenario {
         self.window + CURTAIN.max(2 * patience.max().unwrap_or_default())
     }
 
+    /// The scenario with more options of `ftwall run`, after its own.
+    #[must_use]
+    pub fn with_options(&self, options: &[String]) -> Self {
+        let mut scenario = self.clone();
+        scenario.ftwall.extend_from_slice(options);
+        scenario
+    }
+
     /// A scenario in an office of `hosts` hosts with the usual peers and web servers outside.
     #[must_use]
     pub fn new(

@@ -45,6 +45,8 @@ pub struct Settings {
     pub seed: Option<u64>,
     /// Where to keep reports, logs, captures and rules; nothing is kept without.
     pub keep: Option<PathBuf>,
+    /// Options of `ftwall run` in every scenario, after its own.
+    pub ftwall_options: Vec<String>,
     /// Whether outcomes are to say what happened to each host.
     pub timelines: bool,
 }
@@ -220,6 +222,8 @@ fn in_capsule(scenario: &Scenario, settings: &Settings) -> anyhow::Result<Outcom
     if settings.timelines {
         args.push("--timelines".to_owned());
     }
+    let options = settings.ftwall_options.iter();
+    args.extend(options.map(|option| format!("--ftwall-option={option}")));
     if let Some(directory) = &settings.keep {
         args.push("--keep".to_owned());
         args.push(absolute(directory)?.display().to_string());

@@ -53,6 +53,7 @@ fn settings() -> Settings {
         device: Device::Ftwall,
         seed,
         keep: env::var_os("SCENARIOS_KEEP").map(PathBuf::from),
+        ftwall_options: Vec::new(),
         timelines: false,
     }
 }

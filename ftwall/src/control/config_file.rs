@@ -211,8 +211,10 @@ settings! {
     new_peers_per_minute: u32 = EngineConfig::default().new_peers_per_minute;
     /// How long a learned peer is remembered after the last evidence.
     peer_expiry: Text<Duration> = Text(EngineConfig::default().peer_expiry);
-    /// Number of the packet queue.
+    /// Number of the first packet queue; each worker has two, one behind the other.
     queue: u16 = 0;
+    /// Workers that share the inside hosts, each on a core of its own: 1, 2, 4 or 8.
+    queues: u16 = 1;
     /// What queues packets; auto takes the first of nft, iptables-nft, iptables-legacy that works.
     backend: Text<BackendChoice> = Text(BackendChoice(None));
     /// Lowest of the six neighbouring bits of packet and connection marks that ftwall uses.

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use super::config_file::{ConfigError, Given, Layer, Settings, Source, read_allow_list, values};
 use crate::config::{Mode, NeverBlock};
 use crate::gateway::backend::Backend;
-use crate::gateway::marks::MarkField;
+use crate::gateway::fan_out::{FanOut, FanOutError, Shards};
+use crate::gateway::marks::{MarkField, MarkFieldError};
 use crate::gateway::rules::{InboundBlock, PayloadTest, RuleSettings};
 use crate::protocol::PROTOCOLS;
 use crate::{EngineConfig, Timestamp};
@@ -144,6 +145,16 @@ impl Configuration {
             .min()
     }
 
+    fn fan_out(&self) -> Result<FanOut, FanOutError> {
+        let shards = Shards::new(self.settings.queues.value)?;
+        FanOut::new(self.settings.queue.value, shards)
+    }
+
+    fn marks(&self) -> Result<MarkField, MarkFieldError> {
+        let shards = Shards::new(self.settings.queues.value).unwrap_or_default();
+        MarkField::new(self.settings.mark_bit.value)?.with_shards(shards)
+    }
+
     /// What the kernel is told.
     #[must_use]
     pub fn rules(&self) -> RuleSettings {
@@ -154,8 +165,8 @@ impl Configuration {
         RuleSettings {
             inside: ipv4(&values(&settings.inside.value)),
             exempt: ipv4(&values(&settings.exempt.value)),
-            queue: settings.queue.value,
-            marks: MarkField::new(settings.mark_bit.value).expect("checked when it was loaded"),
+            queues: self.fan_out().expect("checked when it was loaded"),
+            marks: self.marks().expect("checked when it was loaded"),
             when_down: settings.when_down.value.0,
             // The daemon knows for whom; the kernel asks about all.
             strict: settings.strictness.value == crate::config::Strictness::Strict
@@ -251,7 +262,10 @@ impl Configuration {
                 or inside = [\"NET\"]";
             return wrong(&settings.inside.source, message.to_owned());
         }
-        if let Err(error) = MarkField::new(settings.mark_bit.value) {
+        if let Err(error) = self.fan_out() {
+            return wrong(&settings.queues.source, error.to_string());
+        }
+        if let Err(error) = self.marks() {
             return wrong(&settings.mark_bit.source, error.to_string());
         }
         if !settings.open_port.value.is_empty() && !settings.block_inbound.value {

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use tracing::warn;
 
+use crate::gateway::fan_out::QueueClass;
 use crate::gateway::queue::Losses;
 use crate::{Counters, Event, Timestamp};
 
@@ -46,6 +47,19 @@ impl fmt::Display for EventTarget {
     }
 }
 
+/// A queue that is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ReadyQueue {
+    /// Its number.
+    pub number: u16,
+    /// The worker that reads it, counted from 0.
+    pub worker: u16,
+    /// What it is for.
+    pub class: QueueClass,
+    /// Octets its socket's buffer holds, as the kernel counts them.
+    pub receive_buffer: usize,
+}
+
 /// What the daemon itself has to report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event_type")]
@@ -55,8 +69,12 @@ pub enum Notice {
     Ready {
         /// The mechanism that queues.
         backend: &'static str,
-        /// The queue's number.
+        /// The number of the first queue.
         queue: u16,
+        /// Who reads the queues.
+        reader: &'static str,
+        /// All queues.
+        queues: Vec<ReadyQueue>,
     },
     /// Hosts outside can open connections to hosts inside, as far as can be seen.
     #[serde(rename = "inbound.open")]
@@ -97,6 +115,8 @@ pub struct Statistics {
     pub injections_failed: u64,
     /// Changes of the kernel's sets that were lost because too many waited.
     pub set_changes_lost: u64,
+    /// What one worker found out and another was too busy to hear.
+    pub hearsay_lost: u64,
     /// Writes of several changes at once that the kernel refused.
     pub set_writes_failed: u64,
     /// Events that could not be written.
@@ -131,6 +151,7 @@ impl AddAssign for Statistics {
         self.queue_losses += other.queue_losses;
         self.injections_failed += other.injections_failed;
         self.set_changes_lost += other.set_changes_lost;
+        self.hearsay_lost += other.hearsay_lost;
         self.set_writes_failed += other.set_writes_failed;
         self.events_lost += other.events_lost;
     }
@@ -304,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ready_line_names_back_end_and_queue() {
+    fn the_ready_line_names_back_end_reader_and_queues() {
         let page = Page::default();
         let mut writer = EventWriter::to(page.clone());
         writer.notice(
@@ -312,6 +333,13 @@ mod tests {
             &Notice::Ready {
                 backend: "iptables-nft",
                 queue: 7,
+                reader: "netlink",
+                queues: vec![ReadyQueue {
+                    number: 7,
+                    worker: 0,
+                    class: QueueClass::Signalling,
+                    receive_buffer: 212_992,
+                }],
             },
         );
         writer.flush();
@@ -321,6 +349,10 @@ mod tests {
             (&line["backend"], &line["queue"]),
             (&"iptables-nft".into(), &7.into())
         );
+        assert_eq!(line["reader"], "netlink");
+        let queue = &line["queues"][0];
+        assert_eq!(queue["class"], "signalling");
+        assert_eq!(queue["receive_buffer"], 212_992);
     }
 
     #[test]

@@ -269,7 +269,8 @@ impl Engine {
         self.flows.settle(key, State::Cleared(reason), now);
         if parties.host_initiated {
             let address = IpAddr::V4(*parties.peer.ip());
-            self.suspects.prove(&self.config, address, now);
+            self.suspects
+                .prove(&self.config, address, now, &mut self.out);
         }
         Verdict::Clear(reason)
     }

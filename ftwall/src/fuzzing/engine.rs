@@ -322,6 +322,10 @@ impl Gateway {
                 assert_eq!(kernel_drop, !is_contested, "{peer}");
                 self.learned.insert((client, peer), self.now + for_);
             }
+            Action::ProveAddress { address, for_ } => {
+                assert!(!for_.is_zero());
+                assert!(self.config.judge_all || !self.config.is_inside(address));
+            }
             Action::ForgetPeer { client, peer } => {
                 assert!(
                     self.learned.remove(&(client, peer)).is_some(),

@@ -15,6 +15,7 @@ use crate::EngineConfig;
 use crate::control::config_file::{ConfigError, Layer};
 use crate::control::values::{parse_duration, parse_net, parse_never_block};
 use crate::gateway::backend::Backend;
+use crate::gateway::fan_out::{FanOut, Shards};
 use crate::gateway::inbound;
 use crate::gateway::marks::MarkField;
 use crate::gateway::nft::Listing;
@@ -126,7 +127,7 @@ fn read_settings(input: &mut Input<'_>) -> Option<RuleSettings> {
     let choices = input.octet()?;
     let is = |bit: u8| choices >> bit & 1 == 1;
     Some(RuleSettings {
-        queue: input.word()?,
+        queues: FanOut::new(input.word()?, Shards::default()).ok()?,
         marks: MarkField::new(input.octet()? % 27).ok()?,
         when_down: if is(0) {
             WhenDown::Drop

@@ -18,7 +18,7 @@ use super::nft_json::{
     equals, meta, queue, raw,
 };
 use super::program::ProgramError;
-use super::rules::{self, PayloadTest, RuleSettings, WhenDown};
+use super::rules::{self, PayloadTest, RuleSettings};
 use super::xt::{self, XtTools};
 
 /// A mechanism that hands packets to a queue.
@@ -167,8 +167,7 @@ pub fn apply(settings: &RuleSettings, backend: Backend) -> anyhow::Result<Instal
         in_place: true,
     };
     if let Some(tools) = backend.xt() {
-        let bypass = settings.when_down == WhenDown::Pass;
-        xt::install(tools, settings.queue, settings.marks, bypass).map_err(explain)?;
+        xt::install(tools, &rules::dispatches(settings)).map_err(explain)?;
     }
     // From here on packets are marked, and the statement that looks at the marks is there already.
     nft::apply(&commands)

@@ -15,12 +15,13 @@ use super::backend::{self, Backend, Installed};
 use super::clock::Clock;
 use super::event_log::{EventLog, EventSender};
 use super::failure::Misconfigured;
+use super::fan_out::{self, QueueClass, Shards};
 use super::inbound;
 use super::inject::Injector;
 use super::kernel_memory;
 use super::kernel_sets::{KernelSets, blocked};
 use super::operations::{Load, Operations, guarded};
-use super::queue::{self, PacketQueue, QueueReader, QueueSettings};
+use super::queue::{self, PacketQueue, QueueError, QueueReader};
 use super::rules::RuleSettings;
 use super::signals::Signals;
 use super::worker::{self, Request, Worker};
@@ -28,9 +29,9 @@ use super::workers::Workers;
 use super::{nft, surroundings};
 use crate::config::Reply;
 use crate::control::configuration::Configuration;
-use crate::control::events::{EventTarget, EventWriter, Notice, Statistics};
+use crate::control::events::{EventTarget, EventWriter, Notice, ReadyQueue, Statistics};
 use crate::control::server::ControlServer;
-use crate::{Engine, EngineConfig, Timestamp};
+use crate::{Engine, EngineConfig, Hearsay, Remembered, Timestamp};
 
 /// How often refusals of the kernel's sets are looked for.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
@@ -70,36 +71,44 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let signals = Signals::end().context("taking over signals")?;
     let reload_signals = Signals::reload().context("taking over signals")?;
     let writer = open_events(&settings.events)?;
-    let injector = open_injector(&settings.engine)?;
+    let queues = settings.rules.queues;
+    let injectors = (0..queues.shards().count()).map(|_| open_injector(&settings.engine));
+    let injectors: Vec<_> = injectors.collect::<anyhow::Result<_>>()?;
     let backend = backend::choose(settings.backend)?;
     let payload_test = backend::probe_payload_test();
     let rule_settings = RuleSettings {
         payload_test,
         ..settings.rules
     };
-    let (queue, leftovers) = open_queue(rule_settings.queue, settings.queue_reader)?;
-    let ready = Ready::of(backend, &*queue)?;
+    let (queues, leftovers) = open_queues(&rule_settings, settings.queue_reader)?;
+    let ready = Ready::of(backend, settings.queue_reader, &rule_settings, &queues)?;
     let clock = Clock::start();
     let events = EventLog::start(writer).context("starting the thread that writes events")?;
     let sets = KernelSets::start().context("starting the thread that writes sets")?;
-    let mut worker = Worker {
+    let neighbours = worker::neighbourhood(queues.len());
+    let config = guarded(settings.engine);
+    let parts = queues.into_iter().zip(injectors).zip(neighbours);
+    let worker = |(seed, ((queues, injector), neighbours))| Worker {
         clock,
-        blocked: blocked(&settings.engine),
-        engine: Engine::new(guarded(settings.engine), settings.seed),
+        blocked: blocked(&config),
+        engine: Engine::new(config.clone(), seed),
         marks: rule_settings.marks,
-        queues: vec![queue],
+        queues,
         injector,
         sets: Some(sets.requests()),
+        neighbours,
         events: events.sender(),
         counted: worker::Counted::default(),
     };
+    let seeds = (0..).map(|shard| settings.seed.wrapping_add(shard));
+    let mut workers: Vec<Worker> = seeds.zip(parts).map(worker).collect();
     let is_open = look_around(&rule_settings)?;
     let rules = backend::apply(&rule_settings, backend)?;
     if leftovers.is_some() {
-        take_over(&mut worker)?;
+        take_over(&mut workers, rule_settings.queues.shards())?;
     }
     leftovers.into_iter().for_each(Installed::keep);
-    let workers = Workers::start(vec![worker]).context("starting the workers")?;
+    let workers = Workers::start(workers).context("starting the workers")?;
     let operations = Operations::new(
         source.configuration,
         source.load,
@@ -143,20 +152,33 @@ fn open_injector(engine: &EngineConfig) -> anyhow::Result<Option<Injector>> {
     Injector::open().map(Some)
 }
 
-/// Binds the queue while no rule feeds it. Rules that a killed daemon has left are held meanwhile: the
-/// queue would lose packets that come before it is set up.
-fn open_queue(
-    number: u16,
+/// Binds the queues of every shard while no rule feeds them. Rules that a killed daemon has left are held
+/// meanwhile: a queue would lose packets that come before it is set up.
+fn open_queues(
+    rules: &RuleSettings,
     reader: QueueReader,
-) -> anyhow::Result<(Box<dyn PacketQueue>, Option<Installed>)> {
+) -> anyhow::Result<(Vec<ShardQueues>, Option<Installed>)> {
     let leftovers = if backend::is_applied()? {
-        queue::check_free(number)?;
+        for (number, ..) in rules.queues.queues() {
+            queue::check_free(number)?;
+        }
         Some(backend::hold()?)
     } else {
         None
     };
-    let queue = queue::open(reader, QueueSettings::of(number))?;
-    Ok((queue, leftovers))
+    let open = |shard, class| {
+        let number = rules.queues.queue(shard, class);
+        let settings = fan_out::settings(number, class, &rules.shapes, rules.strict);
+        queue::open(reader, settings)
+    };
+    let of_shard = |shard| -> Result<ShardQueues, QueueError> {
+        QueueClass::ALL
+            .map(|class| open(shard, class))
+            .into_iter()
+            .collect()
+    };
+    let queues = (0..rules.queues.shards().count()).map(of_shard);
+    Ok((queues.collect::<Result<_, _>>()?, leftovers))
 }
 
 /// A gateway that operators cannot speak to still does its work.
@@ -169,6 +191,9 @@ fn open_control(operations: &Operations) -> Option<ControlServer> {
     }
     server.ok()
 }
+
+/// The queues of one shard, the most urgent first.
+type ShardQueues = Vec<Box<dyn PacketQueue>>;
 
 /// Says what will keep ftwall from doing its work although everything starts; true if hosts inside
 /// seem to be reachable from outside.
@@ -184,38 +209,75 @@ fn look_around(rules: &RuleSettings) -> anyhow::Result<bool> {
 }
 
 /// Learns from the kernel what a daemon that died knew of hosts and peers.
-fn take_over(worker: &mut Worker) -> anyhow::Result<()> {
+fn take_over(workers: &mut [Worker], shards: Shards) -> anyhow::Result<()> {
     let listing = nft::list().context("asking the kernel what it remembers")?;
     let left = kernel_memory::read(&listing);
     info!(
         entries = left.len(),
         "taken over from a daemon before this one"
     );
-    left.into_iter().for_each(|entry| worker.remember(entry));
+    for entry in left {
+        let own = usize::from(shards.of(entry.host()));
+        for (place, worker) in workers.iter_mut().enumerate() {
+            if place == own {
+                worker.remember(entry);
+            } else if let Remembered::Peer { peer, for_, .. } = entry {
+                worker.believe(Hearsay::Peer { peer, for_ });
+            }
+        }
+    }
     Ok(())
 }
 
 /// What is said once everything is live.
 struct Ready {
     backend: Backend,
-    queue: u16,
-    buffer: usize,
+    reader: QueueReader,
+    queues: Vec<ReadyQueue>,
 }
 
 impl Ready {
-    fn of(backend: Backend, queue: &dyn PacketQueue) -> anyhow::Result<Ready> {
-        let buffer = queue.receive_buffer();
+    fn of(
+        backend: Backend,
+        reader: QueueReader,
+        rules: &RuleSettings,
+        queues: &[ShardQueues],
+    ) -> anyhow::Result<Ready> {
+        let layout = rules.queues.queues();
+        let queues = layout.zip(queues.iter().flatten());
+        let ready = queues.map(|((number, worker, class), queue)| {
+            let receive_buffer = queue
+                .receive_buffer()
+                .context("asking for the size of a buffer")?;
+            let wanted = fan_out::settings(number, class, &rules.shapes, rules.strict);
+            info!(
+                number,
+                worker,
+                ?class,
+                receive_buffer,
+                wanted = wanted.wanted_buffer(),
+                "queue is open"
+            );
+            Ok(ReadyQueue {
+                number,
+                worker,
+                class,
+                receive_buffer,
+            })
+        });
         Ok(Ready {
             backend,
-            queue: queue.number(),
-            buffer: buffer.context("asking for the size of the buffer")?,
+            reader,
+            queues: ready.collect::<anyhow::Result<_>>()?,
         })
     }
 
     fn notice(&self) -> Notice {
         Notice::Ready {
             backend: self.backend.name(),
-            queue: self.queue,
+            queue: self.queues.first().map_or(0, |queue| queue.number),
+            reader: self.reader.name(),
+            queues: self.queues.clone(),
         }
     }
 }
@@ -244,12 +306,8 @@ impl Daemon {
     /// Says that queue and rules are live, first thing on standard output wherever events go.
     fn announce(&mut self, ready: &Ready, target: &EventTarget) -> anyhow::Result<()> {
         let now = self.clock.now();
-        let Ready {
-            backend,
-            queue,
-            buffer,
-        } = ready;
-        info!(%backend, queue, buffer, "queue and rules are live");
+        let (backend, reader) = (ready.backend, ready.reader);
+        info!(%backend, %reader, queues = ready.queues.len(), "queues and rules are live");
         self.events.notice(now, ready.notice());
         if *target != EventTarget::Stdout {
             let mut stdout = open_events(&EventTarget::Stdout)?;

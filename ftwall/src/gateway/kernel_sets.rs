@@ -152,6 +152,7 @@ pub fn set_changes(action: &Action, blocked: &[Transport]) -> impl Iterator<Item
         Action::LearnPeer {
             kernel_drop: false, ..
         }
+        | Action::ProveAddress { .. }
         | Action::Answer { .. }
         | Action::Probe { .. } => (None, None),
     };

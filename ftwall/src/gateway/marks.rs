@@ -3,18 +3,22 @@
 //!
 //! Rules set the question bits on their way to the queue, the daemon adds an answer bit to a packet it
 //! accepts, and a later chain keeps the answer in the connection. A question that is still there then
-//! says that something of the connection has passed: the daemon takes it off what carries nothing. All bits lie in one field whose place
-//! can be chosen, and everything outside that field is left as the administrator set it.
+//! says that something of the connection has passed: the daemon takes it off what carries nothing. All
+//! bits lie in one field whose place can be chosen, and everything outside that field is left as the
+//! administrator set it.
 
 use thiserror::Error;
+
+use super::fan_out::Shards;
 
 /// What one bit of the field says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkBit {
-    /// Packet: queue it; it may pass while no daemon listens, if so configured.
-    Watched,
+    /// Packet: queue it; it carries TCP payload, and may pass while no daemon listens, if so configured
+    /// and not suspect.
+    Payload,
     /// Packet: queue it; a locked host is at one end or its shape is FastTrack's, so it never passes
-    /// unseen.
+    /// unseen. Without payload it is signalling.
     Suspect,
     /// Packet: it travels against the initiator of its connection.
     Reply,
@@ -31,7 +35,7 @@ impl MarkBit {
     /// Place of the bit inside the field.
     const fn position(self) -> u8 {
         match self {
-            MarkBit::Watched => 0,
+            MarkBit::Payload => 0,
             MarkBit::Suspect => 1,
             MarkBit::Reply => 2,
             MarkBit::FromStart => 3,
@@ -41,42 +45,82 @@ impl MarkBit {
     }
 }
 
-/// Six neighbouring bits of a 32-bit mark.
+/// Six neighbouring bits of a 32-bit mark, and above them as many as a number of shards has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkField {
     shift: u8,
+    shard_bits: u8,
 }
 
 /// The field does not fit into a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "a mark has 32 bits and ftwall needs {WIDTH} of them: the lowest can be bit 0 to {HIGHEST_SHIFT}, not {0}"
+    "a mark has 32 bits and ftwall needs {width} of them: the lowest can be bit 0 to {}, not {shift}",
+    MARK_BITS - .width
 )]
-pub struct MarkFieldError(u8);
+pub struct MarkFieldError {
+    shift: u8,
+    width: u8,
+}
 
-/// Bits in the field.
+/// Bits in the field without those of the shard.
 const WIDTH: u8 = 6;
-const HIGHEST_SHIFT: u8 = 32 - WIDTH;
+const MARK_BITS: u8 = 32;
 
 impl MarkField {
     /// Bits 24 to 29: above what mwan3 (0x3f00), Kubernetes (0xc000) and Tailscale (0xff0000) use, and
     /// away from the small numbers people choose by hand.
-    pub const DEFAULT: MarkField = MarkField { shift: 24 };
+    pub const DEFAULT: MarkField = MarkField {
+        shift: 24,
+        shard_bits: 0,
+    };
 
     /// The field whose lowest bit is bit `shift` of the mark.
     ///
     /// # Errors
     /// When the field would reach beyond bit 31.
     pub fn new(shift: u8) -> Result<MarkField, MarkFieldError> {
-        if shift > HIGHEST_SHIFT {
-            return Err(MarkFieldError(shift));
+        let field = MarkField {
+            shift,
+            shard_bits: 0,
+        };
+        field.checked()
+    }
+
+    /// The field with room for the numbers of `shards`.
+    ///
+    /// # Errors
+    /// When the field would reach beyond bit 31.
+    pub fn with_shards(self, shards: Shards) -> Result<MarkField, MarkFieldError> {
+        let field = MarkField {
+            shard_bits: shards.bits(),
+            ..self
+        };
+        field.checked()
+    }
+
+    fn checked(self) -> Result<MarkField, MarkFieldError> {
+        let (shift, width) = (self.shift, WIDTH + self.shard_bits);
+        if shift > MARK_BITS - width {
+            return Err(MarkFieldError { shift, width });
         }
-        Ok(MarkField { shift })
+        Ok(self)
+    }
+
+    /// A shard's number as it stands in a packet's mark.
+    pub const fn shard(self, shard: u16) -> u32 {
+        (shard as u32) << (self.shift + WIDTH)
+    }
+
+    /// What of a packet's mark says which queue it is for.
+    pub const fn address(self) -> u32 {
+        self.questions() | self.shard((1 << self.shard_bits) - 1)
     }
 
     /// All bits of the field.
     pub const fn mask(self) -> u32 {
-        ((1 << WIDTH) - 1) << self.shift
+        // In 64 bits, because the field may end with the mark.
+        (((1_u64 << (WIDTH + self.shard_bits)) - 1) << self.shift) as u32
     }
 
     /// One bit of the field as it stands in a mark.
@@ -86,7 +130,7 @@ impl MarkField {
 
     /// The bits that send a packet to the queue.
     pub const fn questions(self) -> u32 {
-        self.bit(MarkBit::Watched) | self.bit(MarkBit::Suspect)
+        self.bit(MarkBit::Payload) | self.bit(MarkBit::Suspect)
     }
 
     /// `mark` without the bits that send a packet to the queue.
@@ -110,7 +154,7 @@ mod tests {
     use super::*;
 
     const ALL: [MarkBit; 6] = [
-        MarkBit::Watched,
+        MarkBit::Payload,
         MarkBit::Suspect,
         MarkBit::Reply,
         MarkBit::FromStart,
@@ -136,6 +180,18 @@ mod tests {
         assert_eq!(marked & !field.mask(), 0x8000_0042);
         assert!(field.is_set(marked, MarkBit::Cleared));
         assert!(!field.is_set(marked, MarkBit::Tolerated));
+    }
+
+    #[test]
+    fn shards_take_the_bits_above_the_field_as_long_as_there_are_some() {
+        let four = Shards::new(4).expect("a power of two");
+        let field = MarkField::DEFAULT.with_shards(four).expect("two are left");
+        assert_eq!(field.mask(), 0xff00_0000);
+        assert_eq!((field.shard(1), field.shard(3)), (0x4000_0000, 0xc000_0000));
+        assert_eq!(field.address(), 0xc300_0000);
+        let eight = Shards::new(8).expect("a power of two");
+        let error = MarkField::DEFAULT.with_shards(eight).expect_err("33 bits");
+        assert!(error.to_string().contains("bit 0 to 23, not 24"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod event_log;
 pub mod failure;
+pub mod fan_out;
 pub mod inbound;
 pub mod inject;
 pub mod kernel_memory;

@@ -481,7 +481,7 @@ mod tests {
             .collect();
         let expected: [(u16, &[u8]); 5] = [
             (CFG_CMD, &[1, 0, 0, 0]),
-            (CFG_PARAMS, &[0, 0, 8, 0, 2]),
+            (CFG_PARAMS, &[0, 0, 0x10, 0x78, 2]), // 4096 octets and the longest headers
             (CFG_QUEUE_MAXLEN, &[0, 0, 16, 0]),
             (CFG_MASK, &[0, 0, 0, 5]),
             (CFG_FLAGS, &[0, 0, 0, 5]),

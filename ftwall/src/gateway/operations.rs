@@ -184,7 +184,7 @@ impl Operations {
         let fixed = self.started_with.rules();
         let rules = RuleSettings {
             payload_test: self.payload_test,
-            queue: fixed.queue,
+            queues: fixed.queues,
             marks: fixed.marks,
             ..new.rules()
         };

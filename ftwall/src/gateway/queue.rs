@@ -16,8 +16,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::failure::MissingPrivilege;
+use super::fan_out::LONGEST_HEADERS;
 use super::netlink_queue::NetlinkQueue;
 use super::nfqueue::NfqQueue;
+use crate::flow::HEAD_LIMIT;
 
 /// Takes packets out of a queue and answers them.
 ///
@@ -127,13 +129,13 @@ pub struct QueueSettings {
 }
 
 impl QueueSettings {
-    /// The longest head that is judged fits into 2048 octets; what lies behind is counted by the
-    /// packet's own headers.
+    /// A queue of whole heads, even if the kernel has merged their segments into one packet; what lies
+    /// behind is counted by the packet's own headers.
     #[must_use]
     pub const fn of(number: u16) -> QueueSettings {
         QueueSettings {
             number,
-            copy_range: 2048,
+            copy_range: LONGEST_HEADERS + HEAD_LIMIT as u16,
             length: 4096,
             when_overloaded: WhenOverloaded::Drop,
         }

@@ -259,6 +259,7 @@ impl<'a, W: Write> Replay<'a, W> {
                     self.summary.learned.insert(peer);
                 }
                 Action::ReleaseHost { .. }
+                | Action::ProveAddress { .. }
                 | Action::ForgetPeer { .. }
                 | Action::Answer { .. }
                 | Action::Probe { .. } => {}

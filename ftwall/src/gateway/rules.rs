@@ -14,6 +14,7 @@
 //! transaction: the sets keep what was learned, and no base chain is deleted while packets wait.
 
 use std::fmt::{self, Write as _};
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use ipnet::Ipv4Net;
@@ -21,10 +22,11 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::backend::Backend;
+use super::fan_out::{FanOut, QueueClass, Shards};
 use super::marks::{MarkBit, MarkField};
 use super::nft_json::{
     accept, add_chain, add_elements, add_expiring_set, add_forward_chain, add_network_set,
-    add_rule, add_table, clear_bits, compare, concat, counter, ct, drop, equals, field,
+    add_rule, add_table, address, clear_bits, compare, concat, counter, ct, drop, equals, field,
     flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_new, is_syn, is_syn_ack,
     masked, meta, prefix, queue, range, raw, set_bits,
 };
@@ -152,8 +154,8 @@ pub struct RuleSettings {
     pub inside: Vec<Ipv4Net>,
     /// Networks whose packets are never looked at.
     pub exempt: Vec<Ipv4Net>,
-    /// Number of the queue.
-    pub queue: u16,
+    /// The queues.
+    pub queues: FanOut,
     /// Bits of the marks that ftwall uses.
     pub marks: MarkField,
     /// What to do without a daemon.
@@ -175,7 +177,7 @@ pub fn commands(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
     commands.extend(chains(settings, backend));
     commands.extend(decide_rules(settings));
     commands.extend(inbound_rules(settings));
-    commands.extend(enqueue_rules(settings.marks));
+    commands.extend(enqueue_rules(settings.marks, settings.queues));
     commands.extend(queue_rules(settings, backend));
     commands.extend(keep_rules(settings.marks));
     commands
@@ -199,8 +201,7 @@ pub fn print(settings: &RuleSettings, backend: Backend) -> String {
     }
     text.push_str("]}\n");
     if let Some(tools) = backend.xt() {
-        let bypass = settings.when_down == WhenDown::Pass;
-        let input = xt::installation(settings.queue, settings.marks, bypass, true);
+        let input = xt::installation(&dispatches(settings), true);
         let _ = write!(text, "\n# {} --noflush\n{input}", tools.restore());
     }
     text
@@ -269,7 +270,7 @@ fn decide_rules(settings: &RuleSettings) -> Vec<Value> {
     rules.push(tolerated_rule(settings.marks));
     rules.push(dial_rule());
     rules.push(dial_answer_rule());
-    rules.push(payload_rule(settings.payload_test));
+    rules.push(payload_rule(settings.payload_test, settings.marks));
     if settings.strict {
         rules.extend(strict_rules());
     }
@@ -405,7 +406,7 @@ fn dial_answer_rule() -> Value {
     )
 }
 
-fn payload_rule(test: PayloadTest) -> Value {
+fn payload_rule(test: PayloadTest, marks: MarkField) -> Value {
     let has_payload = match test {
         // Always true where there is such an octet; without one the load fails, and the rule with it.
         PayloadTest::InnerHeader => compare(">=", &raw("ih", 0, 8), 0),
@@ -414,7 +415,12 @@ fn payload_rule(test: PayloadTest) -> Value {
     add_rule(
         DECIDE,
         "TCP payload, undecided",
-        &[equals(&meta("l4proto"), "tcp"), has_payload, goto(ENQUEUE)],
+        &[
+            equals(&meta("l4proto"), "tcp"),
+            has_payload,
+            set_bits(&meta("mark"), marks.bit(MarkBit::Payload)),
+            goto(ENQUEUE),
+        ],
     )
 }
 
@@ -564,11 +570,11 @@ fn inbound_rules(settings: &RuleSettings) -> Vec<Value> {
     rules
 }
 
-/// Puts the question bits on a packet; the queue statement looks at the first two.
-fn enqueue_rules(marks: MarkField) -> Vec<Value> {
+/// Puts the question bits on a packet; the queue statement looks at some of them.
+fn enqueue_rules(marks: MarkField, queues: FanOut) -> Vec<Value> {
     let mark = meta("mark");
     let ask = |bit| set_bits(&mark, marks.bit(bit));
-    vec![
+    let mut rules = vec![
         add_rule(
             SUSPECT,
             "whoever sends it",
@@ -586,14 +592,6 @@ fn enqueue_rules(marks: MarkField) -> Vec<Value> {
         ),
         add_rule(
             ENQUEUE,
-            "anybody else",
-            &[
-                equals(&masked(&mark, marks.bit(MarkBit::Suspect)), 0),
-                ask(MarkBit::Watched),
-            ],
-        ),
-        add_rule(
-            ENQUEUE,
             "against the initiator",
             &[equals(&ct("direction"), "reply"), ask(MarkBit::Reply)],
         ),
@@ -605,28 +603,74 @@ fn enqueue_rules(marks: MarkField) -> Vec<Value> {
                 ask(MarkBit::FromStart),
             ],
         ),
-    ]
+    ];
+    rules.extend(shard_rules(marks, queues.shards()));
+    rules
+}
+
+/// Writes the low bits of the inside host's address into the mark, one by one: together they are the
+/// number of its shard. Of the two ends of a packet that comes here one is inside.
+fn shard_rules(marks: MarkField, shards: Shards) -> Vec<Value> {
+    let mark = meta("mark");
+    let bits = (0..shards.bits()).map(|bit| 1_u16 << bit);
+    bits.flat_map(|bit| {
+        let of_address = address(Ipv4Addr::from_bits(bit.into()));
+        [source(), destination()].map(|end| {
+            let has_bit = equals(&json!({ "&": [end, of_address] }), of_address.clone());
+            let is_host = in_set("==", &end, INSIDE);
+            let shard = set_bits(&mark, marks.shard(bit));
+            add_rule(ENQUEUE, "shard of the host", &[is_host, has_bit, shard])
+        })
+    })
+    .collect()
+}
+
+/// Which packets go to which queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dispatch {
+    pub(super) what: &'static str,
+    /// Bits of the packet's mark that are looked at, and what they are.
+    pub(super) mask: u32,
+    pub(super) value: u32,
+    pub(super) queue: u16,
+    /// Pass while nobody listens.
+    pub(super) bypass: bool,
+}
+
+/// Where the packets of each queue go, whoever puts them there.
+pub(super) fn dispatches(settings: &RuleSettings) -> Vec<Dispatch> {
+    let marks = settings.marks;
+    let may_pass = settings.when_down == WhenDown::Pass;
+    let (payload, suspect) = (marks.bit(MarkBit::Payload), marks.bit(MarkBit::Suspect));
+    let of_shard = |shard| {
+        [
+            ("signalling", suspect, QueueClass::Signalling, false),
+            ("suspects", payload | suspect, QueueClass::Payload, false),
+            ("others", payload, QueueClass::Payload, may_pass),
+        ]
+        .map(|(what, asked, class, bypass)| Dispatch {
+            what,
+            mask: marks.address(),
+            value: asked | marks.shard(shard),
+            queue: settings.queues.queue(shard, class),
+            bypass,
+        })
+    };
+    (0..settings.queues.shards().count())
+        .flat_map(of_shard)
+        .collect()
 }
 
 fn queue_rules(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
     if backend != Backend::Nft {
         return Vec::new();
     }
-    let mark = meta("mark");
-    let bypass = settings.when_down == WhenDown::Pass;
-    let asked = |bit| has_bits(&mark, settings.marks.bit(bit));
-    vec![
-        add_rule(
-            QUEUE,
-            "suspects",
-            &[asked(MarkBit::Suspect), queue(settings.queue, false)],
-        ),
-        add_rule(
-            QUEUE,
-            "others",
-            &[asked(MarkBit::Watched), queue(settings.queue, bypass)],
-        ),
-    ]
+    let rule = |dispatch: &Dispatch| {
+        let is_meant = equals(&masked(&meta("mark"), dispatch.mask), dispatch.value);
+        let queue = queue(dispatch.queue, dispatch.bypass);
+        add_rule(QUEUE, dispatch.what, &[is_meant, queue])
+    };
+    dispatches(settings).iter().map(rule).collect()
 }
 
 /// Keeps the daemon's answer in the connection and gives the packet's mark back as it was.
@@ -704,7 +748,7 @@ mod tests {
         RuleSettings {
             inside: vec!["10.77.0.0/16".parse().expect("a literal")],
             exempt: vec!["10.77.9.9/32".parse().expect("a literal")],
-            queue: 0,
+            queues: FanOut::default(),
             marks: MarkField::DEFAULT,
             when_down: WhenDown::Pass,
             strict: false,
@@ -752,6 +796,27 @@ mod tests {
     }
 
     #[test]
+    fn the_rules_of_several_workers_read_as_reviewed() {
+        let shards = Shards::new(2).expect("a power of two");
+        let marks = MarkField::DEFAULT.with_shards(shards);
+        let settings = RuleSettings {
+            queues: FanOut::new(6, shards).expect("there is room"),
+            marks: marks.expect("one bit is left"),
+            ..settings()
+        };
+        let commands = commands(&settings, Backend::Nft);
+        let mut text = String::new();
+        for command in &commands {
+            let rule = &command["add"]["rule"];
+            if rule["chain"] == QUEUE || rule["comment"] == "shard of the host" {
+                let _ = writeln!(text, "{}", rule["expr"]);
+            }
+        }
+        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(xt::installation(&dispatches(&settings), true));
+    }
+
+    #[test]
     fn a_packet_meets_the_rules_in_the_order_of_the_promise() {
         let strict = RuleSettings {
             strict: true,
@@ -785,7 +850,7 @@ mod tests {
     fn only_the_native_back_end_queues_in_the_own_table() {
         assert_eq!(
             rules_of(&settings(), Backend::Nft, QUEUE),
-            "\"suspects\"\n\"others\"\n"
+            "\"signalling\"\n\"suspects\"\n\"others\"\n"
         );
         assert_eq!(rules_of(&settings(), Backend::IptablesLegacy, QUEUE), "");
     }
@@ -820,7 +885,8 @@ mod tests {
                 .map(|command| &command["add"]["rule"]["expr"][1]["queue"])
                 .collect();
             assert_eq!(*queues[0], json!({ "num": 0 }));
-            let bypasses = queues[1]["flags"] == "bypass";
+            assert_eq!(*queues[1], json!({ "num": 1 }));
+            let bypasses = queues[2]["flags"] == "bypass";
             assert_eq!(bypasses, when_down == WhenDown::Pass);
         }
     }

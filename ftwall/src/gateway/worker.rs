@@ -9,7 +9,7 @@
 use std::fmt;
 use std::net::SocketAddrV4;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,15 +26,18 @@ use super::queue::{self, Answer, PacketQueue, QueuedPacket};
 use super::rules::Transport;
 use crate::control::events::Statistics;
 use crate::{
-    Action, Conntrack, Engine, EngineConfig, Ingress, PassReason, Remembered, Timestamp, Verdict,
+    Action, Conntrack, Engine, EngineConfig, Hearsay, Ingress, PassReason, Remembered, Timestamp,
+    Verdict,
 };
 
 /// Packets taken of one queue at once before others, requests and time are seen to.
 const BATCH: usize = 64;
 /// Packets of one queue that are answered at the end, at most: no rule sends more by then.
 const LAST_BATCH: usize = 1 << 14;
-/// How long to sleep at most: nothing is due then, but a clock that was stopped is noticed.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How long to sleep at most, so that what neighbours say does not pile up.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// What may wait to be heard by one worker.
+const HEARSAY_BACKLOG: usize = 1 << 12;
 
 /// What a worker is asked between two packets.
 #[derive(Debug)]
@@ -96,6 +99,7 @@ pub struct Worker {
     pub(super) injector: Option<Injector>,
     /// Absent once stopped: the sets go with the rules.
     pub(super) sets: Option<SetRequests>,
+    pub(super) neighbours: Neighbours,
     pub(super) events: EventSender,
     pub(super) counted: Counted,
 }
@@ -105,12 +109,38 @@ pub struct Worker {
 pub(super) struct Counted {
     injections_failed: u64,
     set_changes_lost: u64,
+    hearsay_lost: u64,
+}
+
+/// The other workers: what they have found out is heard before packets are taken, and what this one
+/// finds out is told to all.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    heard: Receiver<Hearsay>,
+    told: Vec<SyncSender<Hearsay>>,
+}
+
+/// Brings `count` workers together.
+pub(super) fn neighbourhood(count: usize) -> Vec<Neighbours> {
+    let (mouths, ears): (Vec<_>, Vec<_>) =
+        (0..count).map(|_| sync_channel(HEARSAY_BACKLOG)).unzip();
+    let neighbours = ears.into_iter().enumerate().map(|(own, heard)| {
+        let others = mouths.iter().enumerate().filter(|(place, _)| *place != own);
+        let told = others.map(|(_, mouth)| mouth.clone()).collect();
+        Neighbours { heard, told }
+    });
+    neighbours.collect()
 }
 
 impl Worker {
-    /// Takes over what a daemon that died knew of a host.
+    /// Takes over what a daemon that died knew of a host. Not yet told to others.
     pub fn remember(&mut self, entry: Remembered) {
         self.engine.remember(self.clock.now(), entry);
+    }
+
+    /// Believes another worker.
+    pub fn believe(&mut self, said: Hearsay) {
+        self.engine.hear(self.clock.now(), said);
     }
 
     /// Serves until asked to stop.
@@ -124,6 +154,7 @@ impl Worker {
                 self.sets = None;
                 return Ok(());
             }
+            self.hear();
             self.take_packets(BATCH);
             self.see_to_time();
             self.drain();
@@ -145,7 +176,7 @@ impl Worker {
             .poll_timeout()
             .map(|due| due.saturating_since(now));
         let timeout = wanted.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
-        let timeout = Timespec::try_from(timeout).expect("a minute fits");
+        let timeout = Timespec::try_from(timeout).expect("a second fits");
         let polled = match &self.queues[..] {
             [first, second] => {
                 let mut sources = [readable(first), readable(second), readable(&inbox.bell)];
@@ -192,6 +223,14 @@ impl Worker {
         }
     }
 
+    /// What is lost of it only confirms; every worker judges its own hosts by what they do themselves.
+    fn hear(&mut self) {
+        let now = self.clock.now();
+        for said in self.neighbours.heard.try_iter() {
+            self.engine.hear(now, said);
+        }
+    }
+
     /// At most `most` of each queue.
     fn take_packets(&mut self, most: usize) {
         let Worker {
@@ -232,6 +271,11 @@ impl Worker {
             let lost = changes.filter(|change| !sets.request(*change)).count();
             self.counted.set_changes_lost += u64::try_from(lost).unwrap_or(u64::MAX);
         }
+        if let Some(found) = Hearsay::of(action) {
+            let told = self.neighbours.told.iter();
+            let lost = told.filter(|told| told.try_send(found).is_err()).count();
+            self.counted.hearsay_lost += u64::try_from(lost).unwrap_or(u64::MAX);
+        }
         if let Action::Answer { from, to, payload } | Action::Probe { from, to, payload } = action {
             self.inject(*from, *to, payload);
         }
@@ -251,6 +295,7 @@ impl Worker {
         let mut statistics = Statistics {
             injections_failed: self.counted.injections_failed,
             set_changes_lost: self.counted.set_changes_lost,
+            hearsay_lost: self.counted.hearsay_lost,
             ..Statistics::from(self.engine.counters())
         };
         for queue in &self.queues {

@@ -5,8 +5,8 @@
 //! for queued packets, the administrator's `filter FORWARD` never is. The chain is entered first, so
 //! that no rule before it can let a suspect through.
 
-use super::marks::{MarkBit, MarkField};
 use super::program::{self, ProgramError};
+use super::rules::Dispatch;
 
 /// ftwall's chain in the `mangle` table.
 pub const CHAIN: &str = "FTWALL";
@@ -42,34 +42,37 @@ impl XtTools {
 
 /// Input for `iptables-*-restore --noflush` that puts the chain in place, or replaces its rules.
 /// `with_jump` is false when `mangle FORWARD` leads there already.
-pub fn installation(queue: u16, marks: MarkField, bypass: bool, with_jump: bool) -> String {
-    let suspects = queue_rule(queue, marks.bit(MarkBit::Suspect), false);
-    let others = queue_rule(queue, marks.bit(MarkBit::Watched), bypass);
+pub(super) fn installation(dispatches: &[Dispatch], with_jump: bool) -> String {
+    let queues: String = dispatches.iter().map(queue_rule).collect();
     let jump = if with_jump {
         "-I FORWARD 1 -j FTWALL\n"
     } else {
         ""
     };
-    format!("*{TABLE}\n:{CHAIN} - [0:0]\n{suspects}{others}{jump}COMMIT\n")
+    format!("*{TABLE}\n:{CHAIN} - [0:0]\n{queues}{jump}COMMIT\n")
 }
 
-fn queue_rule(queue: u16, bit: u32, bypass: bool) -> String {
-    let bypass = if bypass { " --queue-bypass" } else { "" };
-    format!("-A {CHAIN} -m mark --mark {bit:#x}/{bit:#x} -j NFQUEUE --queue-num {queue}{bypass}\n")
+fn queue_rule(dispatch: &Dispatch) -> String {
+    let Dispatch {
+        mask, value, queue, ..
+    } = dispatch;
+    let bypass = if dispatch.bypass {
+        " --queue-bypass"
+    } else {
+        ""
+    };
+    format!(
+        "-A {CHAIN} -m mark --mark {value:#x}/{mask:#x} -j NFQUEUE --queue-num {queue}{bypass}\n"
+    )
 }
 
 /// Puts the chain in place; a second time changes nothing.
 ///
 /// # Errors
 /// When the tools are missing or refuse; nothing has changed then.
-pub fn install(
-    tools: XtTools,
-    queue: u16,
-    marks: MarkField,
-    bypass: bool,
-) -> Result<(), ProgramError> {
+pub(super) fn install(tools: XtTools, dispatches: &[Dispatch]) -> Result<(), ProgramError> {
     let with_jump = jumps(tools)? == 0;
-    restore(tools, &installation(queue, marks, bypass, with_jump))
+    restore(tools, &installation(dispatches, with_jump))
 }
 
 /// Takes the chain and every jump to it away; without them does nothing.
@@ -131,13 +134,28 @@ fn has_chain(tools: XtTools) -> Result<bool, ProgramError> {
 mod tests {
     use super::*;
 
+    const SUSPECTS: Dispatch = Dispatch {
+        what: "suspects",
+        mask: 0x0300_0000,
+        value: 0x0200_0000,
+        queue: 7,
+        bypass: false,
+    };
+    const OTHERS: Dispatch = Dispatch {
+        what: "others",
+        value: 0x0100_0000,
+        queue: 8,
+        bypass: true,
+        ..SUSPECTS
+    };
+
     #[test]
     fn suspects_wait_for_a_daemon_and_others_pass_without_one() {
-        insta::assert_snapshot!(installation(7, MarkField::DEFAULT, true, true), @r"
+        insta::assert_snapshot!(installation(&[SUSPECTS, OTHERS], true), @r"
         *mangle
         :FTWALL - [0:0]
-        -A FTWALL -m mark --mark 0x2000000/0x2000000 -j NFQUEUE --queue-num 7
-        -A FTWALL -m mark --mark 0x1000000/0x1000000 -j NFQUEUE --queue-num 7 --queue-bypass
+        -A FTWALL -m mark --mark 0x2000000/0x3000000 -j NFQUEUE --queue-num 7
+        -A FTWALL -m mark --mark 0x1000000/0x3000000 -j NFQUEUE --queue-num 8 --queue-bypass
         -I FORWARD 1 -j FTWALL
         COMMIT
         ");
@@ -145,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_jump_that_is_there_is_not_added_again() {
-        let text = installation(0, MarkField::DEFAULT, false, false);
+        let text = installation(&[SUSPECTS], false);
         assert!(!text.contains("FORWARD"), "{text}");
         assert!(!text.contains("bypass"), "{text}");
     }

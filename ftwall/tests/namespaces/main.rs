@@ -144,6 +144,7 @@ fn the_kernel_accepts_what_rules_print_shows() {
                 "--open-port",
                 "tcp/443",
             ],
+            &["--queues", "4"],
         ] {
             let arguments = [&["rules", "print", "--backend", "iptables-nft"], extra].concat();
             let printed = words(&ftwall(&arguments).stdout);
@@ -323,17 +324,25 @@ fn a_ping_is_dropped_answered_and_locks_while_the_web_passes() {
         || {
             build_network();
             for reader in QueueReader::ALL {
-                assert_ping_is_dropped_and_web_passes(reader);
+                for workers in ["1", "4"] {
+                    assert_ping_is_dropped_and_web_passes(reader, workers);
+                }
             }
         },
     );
 }
 
-fn assert_ping_is_dropped_and_web_passes(reader: QueueReader) {
-    let options = ["--inside", "10.77.0.0/16", "--queue-reader", reader.name()];
+fn assert_ping_is_dropped_and_web_passes(reader: QueueReader, workers: &str) {
+    let network = ["--inside", "10.77.0.0/16", "--queues", workers];
+    let options = [&network[..], &["--queue-reader", reader.name()]].concat();
     let Some(mut daemon) = at("gw", || Daemon::start(&options)) else {
         return;
     };
+    assert_eq!(daemon.ready["reader"], reader.name());
+    let queues = daemon.ready["queues"].as_array().expect("a list of queues");
+    let numbers = queues.iter().filter_map(|queue| queue["number"].as_u64());
+    let all = 2 * workers.parse::<u64>().expect("a number");
+    assert_eq!(numbers.collect::<Vec<_>>(), (0..all).collect::<Vec<_>>());
     assert_eq!(
         fetch_page(),
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -37,15 +37,6 @@ pub(crate) struct Sent {
     pub(crate) has_payload: bool,
 }
 
-impl Sent {
-    /// Whether it is a datagram that begins like one of the three answers to a ping.
-    pub(crate) fn is_pong(&self) -> bool {
-        const UDP: u8 = 17;
-        const PAYLOAD: usize = 28;
-        self.bytes[9] == UDP && matches!(self.bytes.get(PAYLOAD), Some(0x28..=0x2a))
-    }
-}
-
 /// What a conversation is about.
 #[derive(Debug, Clone)]
 enum Script {

@@ -43,8 +43,8 @@ enum Said {
 }
 
 /// A ping is dropped wherever it is met; only what an inside host sends itself speaks against it.
-/// Answers mean something only where somebody is suspect already, and what a stranger sends to a
-/// locked host must not keep it locked; neither must five octets alone. A peer is learned once.
+/// Answers mean something only where the host is locked, as the kernel asks about no others, and what a
+/// stranger sends to a locked host must not keep it locked; neither must five octets alone. A peer is learned once.
 #[rustfmt::skip]
 const TABLE: [(Position, [Said; 4]); 9] = [
     //                    ping                    pong           pong 2         its answer
@@ -53,8 +53,8 @@ const TABLE: [(Position, [Said; 4]); 9] = [
     (Position::Repeated,  [Said::Locks,           Said::Nothing, Said::Nothing, Said::Nothing]),
     (Position::LockedOut, [Said::LocksAndTeaches, Said::Locks,   Said::Locks,   Said::Dropped]),
     (Position::LockedIn,  [Said::Dropped,         Said::Dropped, Said::Dropped, Said::Dropped]),
-    (Position::KnownOut,  [Said::LocksAndTeaches, Said::Locks,   Said::Locks,   Said::Locks]),
-    (Position::KnownIn,   [Said::Dropped,         Said::Locks,   Said::Locks,   Said::Locks]),
+    (Position::KnownOut,  [Said::LocksAndTeaches, Said::Nothing, Said::Nothing, Said::Nothing]),
+    (Position::KnownIn,   [Said::Dropped,         Said::Nothing, Said::Nothing, Said::Nothing]),
     (Position::Port80,    [Said::LocksAndTeaches, Said::Nothing, Said::Nothing, Said::Nothing]),
     (Position::Port443,   [Said::LocksAndTeaches, Said::Nothing, Said::Nothing, Said::Nothing]),
 ];

@@ -170,6 +170,7 @@ impl Site {
                     self.taught.insert(peer);
                 }
                 Action::ReleaseHost { .. }
+                | Action::ProveAddress { .. }
                 | Action::ForgetPeer { .. }
                 | Action::Answer { .. }
                 | Action::Probe { .. } => {}

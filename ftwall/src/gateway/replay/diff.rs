@@ -201,6 +201,7 @@ impl Side {
                     self.learned.insert((client, peer));
                 }
                 Action::ReleaseHost { .. }
+                | Action::ProveAddress { .. }
                 | Action::ForgetPeer { .. }
                 | Action::Answer { .. }
                 | Action::Probe { .. } => {}

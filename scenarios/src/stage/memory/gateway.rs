@@ -366,6 +366,7 @@ fn passes_alone(rules: &Ruleset, now: Duration, passage: &mut Passage<'_>) -> bo
     while let Station::Queued {
         bypass: true,
         resume,
+        ..
     } = station
     {
         station = rules.resume(now, passage, resume);

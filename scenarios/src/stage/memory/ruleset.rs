@@ -78,6 +78,8 @@ pub enum Station {
     Dropped,
     /// It is handed to a queue. If it comes back it resumes at chain number `resume`.
     Queued {
+        /// The queue's number.
+        number: u16,
         /// It resumes, too, where nobody listens to the queue.
         bypass: bool,
         /// For [`Ruleset::resume`].
@@ -151,9 +153,13 @@ impl Ruleset {
                 Some(Verdict::Accept) => {}
                 None if !chain.drops_by_policy => {}
                 Some(Verdict::Drop) | None => return Station::Dropped,
-                Some(Verdict::Queue { bypass }) => {
+                Some(Verdict::Queue { number, bypass }) => {
                     let resume = place + 1;
-                    return Station::Queued { bypass, resume };
+                    return Station::Queued {
+                        number,
+                        bypass,
+                        resume,
+                    };
                 }
             }
         }
@@ -210,7 +216,9 @@ impl Ruleset {
                     },
                     Statement::Accept => return Some(Verdict::Accept),
                     Statement::Drop => return Some(Verdict::Drop),
-                    Statement::Queue { bypass } => return Some(Verdict::Queue { bypass }),
+                    Statement::Queue { number, bypass } => {
+                        return Some(Verdict::Queue { number, bypass });
+                    }
                     Statement::Return => return None,
                     Statement::Goto(target) => {
                         return self.walk(&self.chains[target], now, passage);
@@ -299,7 +307,7 @@ impl Ruleset {
 enum Verdict {
     Accept,
     Drop,
-    Queue { bypass: bool },
+    Queue { number: u16, bypass: bool },
 }
 
 #[cfg(test)]

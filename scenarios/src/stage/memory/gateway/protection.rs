@@ -10,11 +10,12 @@ use ftwall::config::NeverBlock;
 use ftwall::control::events::{self, Notice, Statistics};
 use ftwall::gateway::backend::Backend;
 use ftwall::gateway::daemon::RunSettings;
+use ftwall::gateway::fan_out;
 use ftwall::gateway::inject;
 use ftwall::gateway::kernel_sets::{self, Batch};
-use ftwall::gateway::queue::{Answer, QueueSettings};
+use ftwall::gateway::queue::Answer;
 use ftwall::gateway::{rules, worker};
-use ftwall::{Action, Engine, Ingress, Remembered, Timestamp};
+use ftwall::{Action, Engine, Hearsay, Ingress, Remembered, Timestamp};
 use ipnet::{IpNet, Ipv4Net};
 use lab::presets::Office;
 use rand::rngs::StdRng;
@@ -56,10 +57,24 @@ pub(super) struct Protection {
 /// What lives and dies with the process.
 #[derive(Debug)]
 struct Daemon {
-    engine: Engine,
+    /// One for each shard.
+    engines: Vec<Engine>,
     /// Changes of sets that wait for the write before them.
     waiting: Batch,
     set_writes_failed: u64,
+}
+
+impl Daemon {
+    fn tell_others(&mut self, now: Duration, shard: usize, action: &Action) {
+        let Some(found) = Hearsay::of(action) else {
+            return;
+        };
+        for (place, engine) in self.engines.iter_mut().enumerate() {
+            if place != shard {
+                engine.hear(instant(now), found);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -97,12 +112,16 @@ impl Protection {
         self.settle(now);
         let mut station = self.rules.enter(now, passage);
         loop {
-            let (bypass, resume) = match station {
+            let (number, bypass, resume) = match station {
                 Station::Accepted => return true,
                 Station::Dropped => return false,
-                Station::Queued { bypass, resume } => (bypass, resume),
+                Station::Queued {
+                    number,
+                    bypass,
+                    resume,
+                } => (number, bypass, resume),
             };
-            match self.ask(now, passage) {
+            match self.ask(now, number, passage) {
                 Some(answer) => {
                     counts.queued += 1;
                     match answer {
@@ -120,8 +139,10 @@ impl Protection {
     pub(super) fn poll_timeout(&self) -> Option<Duration> {
         let engine = self
             .daemon
-            .as_ref()
-            .and_then(|daemon| daemon.engine.poll_timeout());
+            .iter()
+            .flat_map(|daemon| &daemon.engines)
+            .filter_map(Engine::poll_timeout)
+            .min();
         let engine = engine.map(|due| due.since_origin().saturating_sub(EPOCH));
         let write = self.writing.as_ref().map(|writing| writing.done);
         [engine, write].into_iter().flatten().min()
@@ -130,7 +151,9 @@ impl Protection {
     pub(super) fn handle_timeout(&mut self, now: Duration) {
         self.settle(now);
         if let Some(daemon) = &mut self.daemon {
-            daemon.engine.handle_timeout(instant(now));
+            for engine in &mut daemon.engines {
+                engine.handle_timeout(instant(now));
+            }
         }
         self.drain(now);
     }
@@ -144,18 +167,23 @@ impl Protection {
         self.rules
             .apply(now, &rules::commands(rules, Backend::Nft))
             .context("the virtual kernel refused ftwall's rules")?;
-        let mut engine = Engine::new(self.settings.engine.clone(), self.rng.random());
+        let shards = self.settings.rules.queues.shards();
+        let mut engines: Vec<Engine> = (0..shards.count())
+            .map(|_| Engine::new(self.settings.engine.clone(), self.rng.random()))
+            .collect();
         for left in self.remembered(now) {
-            engine.remember(instant(now), left);
+            engines[usize::from(shards.of(left.host()))].remember(instant(now), left);
         }
         self.daemon = Some(Daemon {
-            engine,
+            engines,
             waiting: Batch::new(),
             set_writes_failed: 0,
         });
         let ready = Notice::Ready {
             backend: Backend::Nft.name(),
-            queue: self.settings.rules.queue,
+            queue: self.settings.rules.queues.first(),
+            reader: self.settings.queue_reader.name(),
+            queues: Vec::new(),
         };
         self.events += &events::line(instant(now), &ready);
         Ok(())
@@ -199,46 +227,56 @@ impl Protection {
 
     pub(super) fn statistics(&self) -> Option<Statistics> {
         let daemon = self.daemon.as_ref()?;
-        Some(Statistics {
+        let mut statistics = Statistics {
             set_writes_failed: daemon.set_writes_failed,
-            ..Statistics::from(daemon.engine.counters())
-        })
+            ..Statistics::default()
+        };
+        for engine in &daemon.engines {
+            statistics += Statistics::from(engine.counters());
+        }
+        Some(statistics)
     }
 
     /// The daemon's answer; none if there is no daemon.
-    fn ask(&mut self, now: Duration, passage: &Passage<'_>) -> Option<Answer> {
-        let marks = self.settings.rules.marks;
-        let range = usize::from(QueueSettings::of(0).copy_range);
+    fn ask(&mut self, now: Duration, number: u16, passage: &Passage<'_>) -> Option<Answer> {
+        let rules = &self.settings.rules;
+        let marks = rules.marks;
+        let (shard, class) = rules.queues.of_queue(number)?;
+        let queue = fan_out::settings(number, class, &rules.shapes, rules.strict);
+        let range = usize::from(queue.copy_range);
         let octets = passage.packet.octets();
         let daemon = self.daemon.as_mut()?;
         let ingress = Ingress {
             bytes: octets.get(..range).unwrap_or(octets),
             conntrack: Some(worker::question(marks, passage.mark)),
         };
-        let verdict = daemon.engine.handle_packet(instant(now), ingress);
+        let engine = daemon.engines.get_mut(usize::from(shard))?;
+        let verdict = engine.handle_packet(instant(now), ingress);
         self.drain(now);
         Some(worker::answer(marks, passage.mark, verdict))
     }
 
-    /// Carries out and writes down what the engine has to say.
+    /// Carries out and writes down what the engines have to say.
     fn drain(&mut self, now: Duration) {
         let Some(daemon) = &mut self.daemon else {
             return;
         };
-        let blocked = kernel_sets::blocked(&self.settings.engine);
-        while let Some(action) = daemon.engine.poll_action() {
-            daemon
-                .waiting
-                .extend(kernel_sets::set_changes(&action, blocked));
-            if let Action::Answer { from, to, payload } | Action::Probe { from, to, payload } =
-                action
-            {
-                let packet = inject::datagram(from, to, &payload);
-                self.injected.extend(packet);
+        for shard in 0..daemon.engines.len() {
+            while let Some(action) = daemon.engines[shard].poll_action() {
+                daemon.tell_others(now, shard, &action);
+                let blocked = kernel_sets::blocked(&self.settings.engine);
+                let changes = kernel_sets::set_changes(&action, blocked);
+                daemon.waiting.extend(changes);
+                if let Action::Answer { from, to, payload } | Action::Probe { from, to, payload } =
+                    action
+                {
+                    let packet = inject::datagram(from, to, &payload);
+                    self.injected.extend(packet);
+                }
             }
-        }
-        while let Some(event) = daemon.engine.poll_event() {
-            self.events += &events::line(instant(now), &event);
+            while let Some(event) = daemon.engines[shard].poll_event() {
+                self.events += &events::line(instant(now), &event);
+            }
         }
         if self.writing.is_none() {
             self.begin_write(now);

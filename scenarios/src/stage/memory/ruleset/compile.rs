@@ -265,7 +265,10 @@ fn statement(expression: &Value, chains: &[Chain]) -> Result<Statement, RulesetE
                 Some(Some("bypass")) => true,
                 Some(_) => return Err(unknown("the queue", expression)),
             };
-            Statement::Queue { bypass }
+            let number = content["num"].as_u64();
+            let number = number.and_then(|number| u16::try_from(number).ok());
+            let number = number.ok_or_else(|| unknown("the queue", expression))?;
+            Statement::Queue { number, bypass }
         }
         _ => return Err(unknown("the statement", expression)),
     })

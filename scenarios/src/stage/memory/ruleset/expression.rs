@@ -137,6 +137,7 @@ pub(super) enum Statement {
     Jump(usize),
     Goto(usize),
     Queue {
+        number: u16,
         bypass: bool,
     },
 }
