@@ -270,7 +270,7 @@ mod tests {
         let over_hosts = curve(&points, |point| (point.peers == 0).then_some(point.hosts));
         assert_eq!(over_hosts, [(1, 0.9), (10, 1.0)]);
         let over_peers = curve(&points, |point| (point.hosts == 1).then_some(point.peers));
-        assert_eq!(over_peers, [(1, 0.9), (10_000, 0.8)]);
+        assert_eq!(over_peers, [(0, 0.9), (10_000, 0.8)]);
         assert_eq!(plot(&points).matches("<circle").count(), 4);
     }
 }
