@@ -96,6 +96,10 @@ pub struct CompareOptions {
     /// Seed of everything that is drawn [default: the recipe's own, 1 for the catalogue].
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// How often each scenario is played in memory: what namespaces show is held against all that
+    /// happened in any of these takes.
+    #[arg(long, value_name = "N", default_value = "50")]
+    pub takes: NonZeroU64,
     /// How many scenarios at a time [default: as many as there are cores].
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,

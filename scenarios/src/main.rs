@@ -22,7 +22,7 @@ use scenarios::recipe;
 use scenarios::report::{self, Entry, Report, Table};
 use scenarios::scenario::Scenario;
 use scenarios::stage::{House, Settings, memory, namespaces};
-use scenarios::timeline::Timelines;
+use scenarios::timeline::{Timeline, Timelines};
 
 /// Exit status when something is void, leaked or hurt, or could not be done.
 const FAILED: u8 = 1;
@@ -227,8 +227,8 @@ fn random(options: &RandomOptions) -> anyhow::Result<ExitCode> {
     Ok(conclude(&tally.totals))
 }
 
-/// Plays scenarios on both stages with the same seed. What differs is a finding about the lab or about
-/// the model of it.
+/// Plays scenarios on both stages with the same seed: once in namespaces, several times in memory. What
+/// differs from all of these is a finding about the lab or about the model of it.
 fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
     let chosen = match choose(&options.names) {
         Ok(chosen) => chosen,
@@ -258,9 +258,11 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
             println!("{}: skipped: {why}", scenario.name);
             continue;
         };
-        let performance = memory::play(scenario, real.device, real.seed)?;
-        let model_times = performance.played.timelines();
-        let differences = differences(real_times, &model_times);
+        let takes = (0..options.takes.get()).map(|take| {
+            let performance = memory::play_take(scenario, real.device, real.seed, take)?;
+            Ok(performance.played.timelines())
+        });
+        let differences = differences(real_times, &takes.collect::<anyhow::Result<Vec<_>>>()?);
         println!("{}: {} differences", scenario.name, differences.len());
         for difference in &differences {
             println!("  {difference}");
@@ -268,7 +270,10 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
         compared += 1;
         found += differences.len();
     }
-    println!("compared={compared} skipped={skipped} differences={found}");
+    println!(
+        "compared={compared} skipped={skipped} takes={} differences={found}",
+        options.takes
+    );
     Ok(if found == 0 {
         ExitCode::SUCCESS
     } else {
@@ -276,20 +281,15 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What differs between the stages, run by run.
-fn differences(namespaces: &Timelines, memory: &Timelines) -> Vec<String> {
-    let runs = [
-        ("off", &namespaces.off, &memory.off),
-        ("on", &namespaces.on, &memory.on),
-    ];
+/// What happened in namespaces and in no take in memory, or in all of those and not in namespaces.
+fn differences(namespaces: &Timelines, takes: &[Timelines]) -> Vec<String> {
+    type Run = fn(&Timelines) -> &Timeline;
+    let runs: [(&str, Run); 2] = [("off", |both| &both.off), ("on", |both| &both.on)];
     let mut sentences = Vec::new();
-    for (run, real, model) in runs {
-        let differing = real.normalised().difference(&model.normalised());
-        sentences.extend(
-            differing
-                .into_iter()
-                .map(|difference| format!("{run}: {difference}")),
-        );
+    for (name, run) in runs {
+        let model: Vec<_> = takes.iter().map(|take| run(take).normalised()).collect();
+        let differing = run(namespaces).normalised().difference_from_all(&model);
+        sentences.extend(differing.iter().map(|one| format!("{name}: {one}")));
     }
     sentences
 }

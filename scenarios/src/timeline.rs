@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use simulator::report::{AttemptKind, Failure, Mode, Part};
 
-pub use normalised::{Aspect, Difference, HostSummary, Normalised};
+pub use normalised::{Aspect, Difference, HostSummary, Learned, Normalised, Which};
 
 use crate::level::Level;
 use crate::observe::{Site, Witness};

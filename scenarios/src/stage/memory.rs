@@ -48,7 +48,21 @@ pub struct Performance<'a> {
 /// When it cannot be played in memory: an option that has no meaning here, or rules that the
 /// interpreter does not know.
 pub fn play(scenario: &Scenario, device: Device, seed: u64) -> anyhow::Result<Performance<'_>> {
-    perform(scenario, device, seed, false)
+    perform(scenario, device, seed, 0, false)
+}
+
+/// Plays a scenario as [`play`] does, with other draws of what the seed of the actors leaves open: when
+/// each program starts, how the line jitters, how long the kernel takes. Take 0 is [`play`]'s.
+///
+/// # Errors
+/// As [`play`].
+pub fn play_take(
+    scenario: &Scenario,
+    device: Device,
+    seed: u64,
+    take: u64,
+) -> anyhow::Result<Performance<'_>> {
+    perform(scenario, device, seed, take, false)
 }
 
 /// Plays a scenario and writes what both runs left into a directory.
@@ -61,7 +75,7 @@ pub fn keep(
     seed: u64,
     directory: &Path,
 ) -> anyhow::Result<()> {
-    let Performance { played, .. } = perform(scenario, device, seed, true)?;
+    let Performance { played, .. } = perform(scenario, device, seed, 0, true)?;
     for (name, record) in [("off", &played.off), ("on", &played.on)] {
         let directory = directory.join(&*scenario.name).join(name);
         super::keep::write(&directory, record, &[])?;
@@ -77,6 +91,7 @@ fn perform(
     scenario: &Scenario,
     device: Device,
     seed: u64,
+    take: u64,
     records_all: bool,
 ) -> anyhow::Result<Performance<'_>> {
     let run = |device| {
@@ -84,6 +99,7 @@ fn perform(
             scenario,
             device,
             seed,
+            take,
             records_all,
         })
     };

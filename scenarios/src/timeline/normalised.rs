@@ -41,8 +41,19 @@ pub struct HostSummary {
     pub drops: BTreeSet<String>,
     /// Whether the device locked it.
     pub locked: bool,
-    /// The peers that the device learned from it.
-    pub learned: BTreeSet<SocketAddrV4>,
+    /// What the device learned from it. Whom a client turns to next depends on who answered before, so
+    /// which of its peers they are is chance; that they are its peers is not.
+    pub learned: BTreeSet<Learned>,
+}
+
+/// Whom a device learned from a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Learned {
+    /// Somebody that the host had to do with.
+    ItsPeers,
+    /// Somebody else.
+    Strangers,
 }
 
 /// How an ordinary request ended. One cut short by the end of the run ended in no way at all.
@@ -88,8 +99,22 @@ pub struct Difference {
     pub host: String,
     /// In what they differ.
     pub aspect: Aspect,
-    /// How, as a sentence that calls the plays the first and the second.
-    pub sentence: String,
+    /// What the host did or met with, as the beginning of a sentence.
+    pub verb: String,
+    /// What it did so or met with in one of the plays and not in the other.
+    pub things: BTreeSet<String>,
+    /// In which.
+    pub only_in: Which,
+}
+
+/// One of two plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Which {
+    /// The one that is asked for differences.
+    First,
+    /// The one it is held against.
+    Second,
 }
 
 impl Normalised {
@@ -109,26 +134,67 @@ impl Normalised {
         let hosts: BTreeSet<_> = self.hosts.keys().chain(other.hosts.keys()).collect();
         hosts
             .into_iter()
-            .flat_map(|host| match (self.hosts.get(host), other.hosts.get(host)) {
-                (Some(first), Some(second)) => Comparison::new(host).summaries(first, second),
-                (Some(_), None) => Comparison::new(host).missing("second"),
-                (None, Some(_)) => Comparison::new(host).missing("first"),
-                (None, None) => unreachable!("the name was taken from one of them"),
+            .flat_map(|host| {
+                let mut comparison = Comparison::new(host);
+                match (self.hosts.get(host), other.hosts.get(host)) {
+                    (Some(first), Some(second)) => comparison.summaries(first, second),
+                    (first, second) => comparison.flags(
+                        Aspect::Presence,
+                        "took",
+                        "part",
+                        first.is_some(),
+                        second.is_some(),
+                    ),
+                }
+                comparison.found
             })
             .collect()
+    }
+
+    /// In what this play differs from every one of `takes`: what happened here and in none of them, and
+    /// what happened in all of them and not here. Where chance decides which of two things comes first,
+    /// one play shows what may happen, and many show what can.
+    #[must_use]
+    pub fn difference_from_all(&self, takes: &[Self]) -> Vec<Difference> {
+        let mut takes = takes.iter().map(|take| self.difference(take));
+        let Some(first) = takes.next() else {
+            return Vec::new();
+        };
+        takes.fold(first, |everywhere, here| {
+            let common = everywhere.iter().filter_map(|one| one.common(&here));
+            common.collect()
+        })
+    }
+}
+
+impl Difference {
+    /// What is left of this difference if it must be among `others`, too.
+    fn common(&self, others: &[Self]) -> Option<Self> {
+        let same = |other: &&Self| {
+            (&other.host, other.aspect, &other.verb, other.only_in)
+                == (&self.host, self.aspect, &self.verb, self.only_in)
+        };
+        let other = others.iter().find(same)?;
+        let things: BTreeSet<_> = self.things.intersection(&other.things).cloned().collect();
+        (!things.is_empty()).then(|| Self {
+            things,
+            ..self.clone()
+        })
     }
 }
 
 impl HostSummary {
     fn of(moments: &[Moment]) -> Self {
         let mut summary = Self::default();
+        let peers = moments.iter().filter_map(|moment| moment.what.met());
+        let peers: BTreeSet<_> = peers.collect();
         for moment in moments {
-            summary.take(&moment.what);
+            summary.take(&moment.what, &peers);
         }
         summary
     }
 
-    fn take(&mut self, what: &What) {
+    fn take(&mut self, what: &What, peers: &BTreeSet<SocketAddrV4>) {
         match what {
             What::Attempt { kind, .. } => {
                 self.attempts.entry(*kind).or_default();
@@ -162,7 +228,11 @@ impl HostSummary {
                 self.evidence.extend(evidence.clone());
             }
             What::Learned { peer, evidence } => {
-                self.learned.insert(*peer);
+                self.learned.insert(if peers.contains(peer) {
+                    Learned::ItsPeers
+                } else {
+                    Learned::Strangers
+                });
                 self.evidence.extend(evidence.clone());
             }
             // How an attempt failed, when a lock ended and how many drops went unreported are the
@@ -174,6 +244,16 @@ impl HostSummary {
             | What::Probed
             | What::Refused { .. }
             | What::Forgotten { .. } => {}
+        }
+    }
+}
+
+impl What {
+    /// The peer that a host tried to reach or was in contact with.
+    fn met(&self) -> Option<SocketAddrV4> {
+        match self {
+            Self::Attempt { peer, .. } | Self::Reached { peer, .. } => Some(*peer),
+            _ => None,
         }
     }
 }
@@ -202,15 +282,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    fn missing(mut self, which: &str) -> Vec<Difference> {
-        self.say(
-            Aspect::Presence,
-            &format!("had nothing happen to it in the {which}"),
-        );
-        self.found
-    }
-
-    fn summaries(mut self, first: &HostSummary, second: &HostSummary) -> Vec<Difference> {
+    fn summaries(&mut self, first: &HostSummary, second: &HostSummary) {
         self.modes(&first.modes, &second.modes);
         let kinds = |summary: &HostSummary| summary.attempts.keys().map(named).collect();
         self.sets(Aspect::Attempts, "tried", &kinds(first), &kinds(second));
@@ -218,7 +290,8 @@ impl<'a> Comparison<'a> {
         self.web(first, second);
         self.flags(
             Aspect::Forged,
-            "got forged replies",
+            "got",
+            "forged replies",
             first.forged,
             second.forged,
         );
@@ -234,10 +307,14 @@ impl<'a> Comparison<'a> {
             &first.drops,
             &second.drops,
         );
-        self.flags(Aspect::Locked, "was locked", first.locked, second.locked);
-        let peers = |summary: &HostSummary| summary.learned.iter().map(named).collect();
-        self.sets(Aspect::Learned, "gave away", &peers(first), &peers(second));
-        self.found
+        self.flags(Aspect::Locked, "was", "locked", first.locked, second.locked);
+        let learned = |summary: &HostSummary| summary.learned.iter().map(named).collect();
+        self.sets(
+            Aspect::Learned,
+            "gave away",
+            &learned(first),
+            &learned(second),
+        );
     }
 
     /// The end of the run may cut a client short just before its next mode; anything else counts.
@@ -245,11 +322,8 @@ impl<'a> Comparison<'a> {
         let common = first.len().min(second.len());
         let is_prefix = first[..common] == second[..common];
         if !is_prefix || first.len().abs_diff(second.len()) > 1 {
-            let (first, second) = (sequence(first), sequence(second));
-            self.say(
-                Aspect::Modes,
-                &format!("went through {first} in the first and through {second} in the second"),
-            );
+            let [first, second] = [first, second].map(|modes| BTreeSet::from([sequence(modes)]));
+            self.sets(Aspect::Modes, "went through", &first, &second);
         }
     }
 
@@ -282,12 +356,9 @@ impl<'a> Comparison<'a> {
         self.sets(Aspect::Web, "made requests of", &ends(first), &ends(second));
     }
 
-    fn flags(&mut self, aspect: Aspect, verb: &str, first: bool, second: bool) {
-        match (first, second) {
-            (true, false) => self.say(aspect, &format!("{verb} in the first only")),
-            (false, true) => self.say(aspect, &format!("{verb} in the second only")),
-            (true, true) | (false, false) => {}
-        }
+    fn flags(&mut self, aspect: Aspect, verb: &str, thing: &str, first: bool, second: bool) {
+        let things = |is_so: bool| is_so.then(|| thing.to_owned()).into_iter().collect();
+        self.sets(aspect, verb, &things(first), &things(second));
     }
 
     fn sets(
@@ -297,24 +368,21 @@ impl<'a> Comparison<'a> {
         first: &BTreeSet<String>,
         second: &BTreeSet<String>,
     ) {
-        for (one, other, which) in [(first, second, "first"), (second, first, "second")] {
-            let only: Vec<_> = one.difference(other).map(String::as_str).collect();
-            if !only.is_empty() {
-                self.say(
+        for (one, other, only_in) in [
+            (first, second, Which::First),
+            (second, first, Which::Second),
+        ] {
+            let things: BTreeSet<_> = one.difference(other).cloned().collect();
+            if !things.is_empty() {
+                self.found.push(Difference {
+                    host: self.host.to_owned(),
                     aspect,
-                    &format!("{verb} {} in the {which} only", only.join(", ")),
-                );
+                    verb: verb.to_owned(),
+                    things,
+                    only_in,
+                });
             }
         }
-    }
-
-    fn say(&mut self, aspect: Aspect, how: &str) {
-        let sentence = format!("{} {how}", self.host);
-        self.found.push(Difference {
-            host: self.host.to_owned(),
-            aspect,
-            sentence,
-        });
     }
 }
 
@@ -340,7 +408,13 @@ fn sequence(modes: &[Mode]) -> String {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.sentence)
+        let things: Vec<_> = self.things.iter().map(String::as_str).collect();
+        let which = match self.only_in {
+            Which::First => "first",
+            Which::Second => "second",
+        };
+        let (host, verb) = (&self.host, &self.verb);
+        write!(f, "{host} {verb} {} in the {which} only", things.join(", "))
     }
 }
 
@@ -372,9 +446,11 @@ impl fmt::Display for Normalised {
             )?;
             writeln!(f, "{host} drops: {}", list(summary.drops.iter().cloned()))?;
             writeln!(f, "{host} locked: {}", summary.locked)?;
-            for peer in &summary.learned {
-                writeln!(f, "{host} learned: {peer}")?;
-            }
+            writeln!(
+                f,
+                "{host} learned: {}",
+                list(summary.learned.iter().map(name))
+            )?;
         }
         Ok(())
     }
@@ -497,7 +573,31 @@ mod tests {
                 "client1 had packets dropped as ping in the first only",
                 "client1 had packets dropped as opener in the second only",
                 "client1 was locked in the first only",
-                "client1 gave away 198.18.0.1:1214 in the second only",
+                "client1 gave away strangers in the second only",
+            ]
+        );
+    }
+
+    #[test]
+    fn which_of_its_peers_a_host_gives_away_is_chance() {
+        let other = SocketAddrV4::new(*PEER.ip(), 1215);
+        let attempt = |peer| What::Attempt {
+            kind: AttemptKind::Ping,
+            peer,
+        };
+        let learned = |peer| What::Learned {
+            peer,
+            evidence: None,
+        };
+        let first = play([attempt(PEER), attempt(other), learned(PEER)]);
+        let second = play([attempt(PEER), attempt(other), learned(other)]);
+        assert_eq!(first.difference(&second), []);
+        let stranger = play([attempt(PEER), learned(other)]);
+        assert_eq!(
+            sentences(&first, &stranger),
+            [
+                "client1 gave away its_peers in the first only",
+                "client1 gave away strangers in the second only",
             ]
         );
     }
@@ -507,15 +607,15 @@ mod tests {
         let (udp, many, one) = (Mode::UdpFlood, Mode::ParallelTcp, Mode::SerialTcp);
         let whole = play([mode(udp, many), mode(many, one)]);
         assert_eq!(whole.difference(&play([mode(udp, many)])), []);
-        assert_eq!(
-            whole.difference(&play([])).len(),
-            1,
-            "two modes are missing"
-        );
+        assert_ne!(whole.difference(&play([])), [], "two modes are missing");
         let other = play([mode(udp, one), mode(one, many)]);
-        let said = "client1 went through udp_flood, parallel_tcp, serial_tcp in the first and \
-                    through udp_flood, serial_tcp, parallel_tcp in the second";
-        assert_eq!(sentences(&whole, &other), [said]);
+        assert_eq!(
+            sentences(&whole, &other),
+            [
+                "client1 went through udp_flood, parallel_tcp, serial_tcp in the first only",
+                "client1 went through udp_flood, serial_tcp, parallel_tcp in the second only",
+            ]
+        );
     }
 
     #[test]
@@ -538,6 +638,39 @@ mod tests {
     #[test]
     fn a_host_that_only_one_play_knows_is_one_difference() {
         let said = sentences(&play([ping()]), &Normalised::default());
-        assert_eq!(said, ["client1 had nothing happen to it in the second"]);
+        assert_eq!(said, ["client1 took part in the first only"]);
+    }
+
+    #[test]
+    fn of_many_takes_only_what_happened_in_none_or_in_all_of_them_is_held_against_a_play() {
+        let takes = [
+            play([dropped("ping"), dropped("opener")]),
+            play([dropped("ping"), dropped("cut_on_lock")]),
+        ];
+        let said = |real: &Normalised| {
+            let differences = real.difference_from_all(&takes);
+            differences
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(&play([dropped("ping")])),
+            [""; 0],
+            "either may stay away"
+        );
+        assert_eq!(
+            said(&play([
+                dropped("ping"),
+                dropped("opener"),
+                dropped("probe")
+            ])),
+            ["client1 had packets dropped as probe in the first only"]
+        );
+        assert_eq!(
+            said(&play([dropped("opener")])),
+            ["client1 had packets dropped as ping in the second only"]
+        );
+        assert_eq!(play([]).difference_from_all(&[]), []);
     }
 }

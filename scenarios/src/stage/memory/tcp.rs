@@ -22,6 +22,9 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// What Linux adds to the round trip at least (`TCP_RTO_MIN`).
 const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// What is added to two round trips before a silent line is probed: two ticks of Linux's clock.
+const PROBE_SLACK: Duration = Duration::from_millis(5);
+
 /// The longest wait between two copies (`TCP_RTO_MAX`).
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -109,6 +112,11 @@ struct Sender {
     retries: u32,
     /// The first segment is to be repeated at once.
     repeats_first: bool,
+    /// When one segment more than the window allows is to be sent, if nothing is heard until then.
+    probe_at: Option<Duration>,
+    probes: bool,
+    /// Such a one was sent since the last acknowledgement.
+    has_probed: bool,
 }
 
 /// How much may be in flight, in segments.
@@ -227,11 +235,16 @@ impl Tcp {
 
     /// When a timer runs out.
     pub(super) fn poll_timeout(&self) -> Option<Duration> {
-        self.sender.deadline
+        let timers = [self.sender.deadline, self.sender.probe_at];
+        timers.into_iter().flatten().min()
     }
 
     /// A timer has run out: everything unacknowledged is sent again, slowly, or given up.
     pub(super) fn handle_timeout(&mut self, now: Duration) {
+        if self.sender.probe_at.is_some_and(|at| at <= now) {
+            self.sender.probe(now);
+            return;
+        }
         if self.sender.deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
@@ -479,6 +492,9 @@ impl Sender {
             deadline: None,
             retries: 0,
             repeats_first: false,
+            probe_at: None,
+            probes: false,
+            has_probed: false,
         }
     }
 
@@ -529,10 +545,29 @@ impl Sender {
         if std::mem::take(&mut self.repeats_first) {
             return Some((self.unacknowledged, self.length_at(self.unacknowledged)));
         }
-        let end = self.written + u64::from(self.closes);
         let room = self.congestion.window * self.unit();
-        let may = self.next < end && self.next - self.unacknowledged < room;
+        let has_room = self.next - self.unacknowledged < room;
+        let may = self.has_unsent() && (std::mem::take(&mut self.probes) || has_room);
         may.then(|| (self.next, self.length_at(self.next)))
+    }
+
+    const fn has_unsent(&self) -> bool {
+        self.next < self.written + self.closes as u64
+    }
+
+    /// Whether silence is to be met with a segment of what was not sent yet (RFC 8985, section 7). Linux
+    /// repeats the last segment where there is none; here the next timer repeats everything.
+    const fn may_probe(&self) -> bool {
+        let is_new_silence = !self.has_probed && self.retries == 0;
+        let is_mending = self.congestion.mends_until.is_some();
+        is_new_silence && !is_mending && self.round_trip.smoothed.is_some() && self.has_unsent()
+    }
+
+    fn probe(&mut self, now: Duration) {
+        self.probe_at = None;
+        self.has_probed = true;
+        self.probes = true;
+        self.deadline = Some(now + self.timeout());
     }
 
     /// Octets of the segment that begins at a place: never across a cut, never beyond the MTU.
@@ -561,6 +596,9 @@ impl Sender {
         self.next = self.next.max(end);
         self.highest = self.highest.max(end);
         self.deadline.get_or_insert(now + self.timeout());
+        self.probe_at = self
+            .may_probe()
+            .then(|| now + self.round_trip.probe_timeout());
     }
 
     fn timeout(&self) -> Duration {
@@ -572,6 +610,7 @@ impl Sender {
 
     /// Everything before a place has arrived.
     fn acknowledge(&mut self, now: Duration, place: u64) {
+        let is_handshake = self.unacknowledged == 0;
         let octets = place
             .min(self.written)
             .saturating_sub(self.unacknowledged.max(1));
@@ -586,7 +625,10 @@ impl Sender {
             }
         }
         self.round_trip.acknowledge(now, place);
-        self.repeats_first = self.congestion.acknowledge(place);
+        // The answer to a SYN opens no window.
+        self.repeats_first = !is_handshake && self.congestion.acknowledge(place);
+        self.has_probed = false;
+        self.probe_at = None;
         self.deadline = (place < self.highest).then(|| now + self.timeout());
     }
 
@@ -601,6 +643,7 @@ impl Sender {
     fn start_over(&mut self) {
         self.retries += 1;
         self.deadline = None;
+        self.probe_at = None;
         self.next = self.unacknowledged;
         self.round_trip.timed = None;
         self.congestion.collapse();
@@ -658,6 +701,11 @@ impl RoundTrip {
     fn timeout(&self) -> Duration {
         self.smoothed
             .map_or(FIRST_TIMEOUT, |smoothed| smoothed + LEAST_TIMEOUT)
+    }
+
+    fn probe_timeout(&self) -> Duration {
+        self.smoothed
+            .map_or(FIRST_TIMEOUT, |smoothed| smoothed * 2 + PROBE_SLACK)
     }
 
     /// Measures segments that were sent once only (Karn's rule).
@@ -853,6 +901,41 @@ mod tests {
                 _ => None,
             })
         }
+    }
+
+    /// An end that knows its round trip and has a stream of one-byte segments to send, but no answers.
+    fn silenced(length: usize) -> Line {
+        let mut line = Line::new(1, 0.0, Some(1));
+        line.run(MS * 100);
+        line.cut_at = Some(line.now);
+        line.ends[0].write(&content(length));
+        line.run(line.now + MS);
+        line
+    }
+
+    #[test]
+    fn ten_segments_leave_before_anything_is_acknowledged_whatever_the_handshake_took() {
+        assert_eq!(silenced(30).payloads.len(), 10);
+    }
+
+    #[test]
+    fn silence_is_probed_with_one_new_segment_before_anything_is_repeated() {
+        let mut line = silenced(30);
+        line.run(line.now + MS * 100);
+        assert_eq!(line.payloads.len(), 11, "two round trips and a little");
+        assert_eq!(line.ends[0].sender.highest, 1 + 11);
+        line.run(line.now + MS * 200);
+        assert_eq!(line.payloads.len(), 12, "then the first is repeated");
+        assert_eq!(line.ends[0].sender.highest, 1 + 11);
+    }
+
+    #[test]
+    fn what_was_all_sent_is_repeated_without_a_probe() {
+        let mut line = silenced(5);
+        line.run(line.now + MS * 150);
+        assert_eq!(line.payloads.len(), 5);
+        line.run(line.now + MS * 100);
+        assert_eq!(line.payloads.len(), 6);
     }
 
     fn content(length: usize) -> Vec<u8> {

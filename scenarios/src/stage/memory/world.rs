@@ -5,8 +5,9 @@
 //!                        └ fragments whole ─┘
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -39,6 +40,11 @@ const SETTLING: Duration = Duration::from_millis(200);
 /// Programs do not start in the same instant: inside hosts begin within this time.
 const START_SPREAD_US: u64 = 30_000;
 
+/// What hosts take to send a packet, in microseconds: a system call and its way through the stack. A
+/// program that writes octet by octet in a namespace takes 11. Without it a cache of 200 addresses would
+/// be dialled in one instant, before any gateway could say anything.
+const SENDING_US: RangeInclusive<u64> = 2..=20;
+
 /// The least step of the clock where an actor wants to be called at once again.
 const STEP: Duration = Duration::from_micros(1);
 
@@ -48,6 +54,9 @@ pub(super) struct Setting<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) device: Device,
     pub(super) seed: u64,
+    /// Which of the ways that things may go with this seed: when each program starts, how the line
+    /// jitters, how long the kernel takes. What the actors draw is the same in all of them.
+    pub(super) take: u64,
     /// Whether the witnesses are to record what does not concern peers, too.
     pub(super) records_all: bool,
 }
@@ -63,6 +72,8 @@ pub(super) struct Ran {
 /// What is due at an instant.
 #[derive(Debug)]
 enum Due {
+    /// An inside host gets round to sending a packet.
+    Sends(Vec<u8>),
     /// A packet reaches the gateway.
     AtGateway { outward: bool, packet: Vec<u8> },
     /// A packet reaches the host it is for.
@@ -100,9 +111,13 @@ struct World {
     scene: Scene,
     agenda: Agenda<Due>,
     players: Vec<Player>,
+    /// The stage's own.
+    draws: SmallRng,
     gateway: Gateway,
     gateway_armed: Option<Duration>,
     reassembler: Reassembler,
+    /// By inside host.
+    transmitters: BTreeMap<Ipv4Addr, Transmitter>,
     lan: [Wan; 2],
     wan: [Wan; 2],
     wire: Option<Wire>,
@@ -114,6 +129,31 @@ struct World {
     ending: bool,
     packets: u64,
     mishaps: Vec<String>,
+}
+
+/// What an inside host sends with, one packet after another.
+#[derive(Debug)]
+struct Transmitter {
+    /// What a packet takes.
+    sending: Duration,
+    /// When everything is sent that it was given.
+    idle_at: Duration,
+}
+
+impl Transmitter {
+    const fn new(sending: Duration) -> Self {
+        Self {
+            sending,
+            idle_at: Duration::ZERO,
+        }
+    }
+
+    /// Takes a packet; returns when it is sent.
+    fn take(&mut self, now: Duration) -> Duration {
+        let at = now.max(self.idle_at);
+        self.idle_at = at + self.sending;
+        at
+    }
 }
 
 /// Recordings of both wires. The judge reads nothing but what concerns peers.
@@ -141,11 +181,12 @@ impl World {
             scenario,
             device,
             seed,
+            take,
             records_all: _,
         } = setting;
         let nat = scenario.office.nat.then_some(Office::GATEWAY_WAN);
         let options: Vec<_> = scenario.ftwall.iter().map(String::as_str).collect();
-        let mut draws = SmallRng::seed_from_u64(seed ^ SEED_OF_STAGE);
+        let mut draws = SmallRng::seed_from_u64(seed ^ SEED_OF_STAGE ^ take);
         let mut sockets = Sockets::new(draws.random());
         for number in 1..=scenario.office.hosts {
             sockets.set_port_range(Office::client_address(number), port_range(scenario, number));
@@ -166,7 +207,9 @@ impl World {
             players: Vec::new(),
             gateway: Gateway::new(device, &options, nat, draws.random())?,
             gateway_armed: None,
+            draws: SmallRng::seed_from_u64(draws.random()),
             reassembler: Reassembler::default(),
+            transmitters: BTreeMap::new(),
             lan: [Wan::new(draws.random()), Wan::new(draws.random())],
             wan: [Wan::new(draws.random()), Wan::new(draws.random())],
             wire: wire.map(Wire::new),
@@ -308,6 +351,7 @@ impl World {
     fn handle(&mut self, due: Due) -> anyhow::Result<()> {
         let now = self.scene.now;
         match due {
+            Due::Sends(packet) => self.enter_lan(packet),
             Due::AtGateway { outward, packet } => self.arrive_at_gateway(outward, packet),
             Due::AtHost(packet) => {
                 self.scene.sockets.receive(now, &packet);
@@ -436,11 +480,18 @@ impl World {
     fn leave_host(&mut self, packet: Vec<u8>) {
         self.packets += 1;
         let now = self.scene.now;
-        if Office::LAN.contains(&packet::source(&packet)) {
-            let at = self.lan[0].carry(now, packet.len());
-            let outward = true;
-            self.agenda
-                .add_in_lane(Lane::FromInside, at, Due::AtGateway { outward, packet });
+        let source = packet::source(&packet);
+        if Office::LAN.contains(&source) {
+            let transmitter = self.transmitters.entry(source).or_insert_with(|| {
+                let sending = Duration::from_micros(self.draws.random_range(SENDING_US));
+                Transmitter::new(sending)
+            });
+            let at = transmitter.take(now);
+            if at > now {
+                self.agenda.add(at, Due::Sends(packet));
+            } else {
+                self.enter_lan(packet);
+            }
         } else {
             self.witnesses.see(now, false, false, &packet);
             match &mut self.wire {
@@ -460,6 +511,13 @@ impl World {
                 }
             }
         }
+    }
+
+    fn enter_lan(&mut self, packet: Vec<u8>) {
+        let at = self.lan[0].carry(self.scene.now, packet.len());
+        let outward = true;
+        self.agenda
+            .add_in_lane(Lane::FromInside, at, Due::AtGateway { outward, packet });
     }
 
     fn arrive_at_gateway(&mut self, outward: bool, packet: Vec<u8>) {
@@ -581,7 +639,8 @@ impl World {
     }
 }
 
-/// Sets the stage's own draws apart from those of its actors, which share the seed.
+/// Sets the stage's own draws apart from those of its actors, which share the seed. Takes are numbered
+/// below it.
 const SEED_OF_STAGE: u64 = 0x7374_6167_6500_0000;
 
 /// Linux's own range; behind NAT each host has a range of its own, so that a port tells the host even
