@@ -17,7 +17,7 @@ use crate::config::{LockedDials, Mode, NeverBlock, Reply, Strictness};
 use crate::control::config_file::{ConfigError, Given, Layer, Source, texts};
 use crate::control::configuration::{Configuration, Files};
 use crate::control::events::EventTarget;
-use crate::control::setting::{BackendChoice, Text};
+use crate::control::setting::{BackendChoice, StateDirectory, Text, Textual as _};
 use crate::control::values::{parse_duration, parse_net, parse_never_block};
 use crate::gateway::backend::Backend;
 use crate::gateway::daemon::RunSettings;
@@ -129,6 +129,10 @@ pub struct RunArgs {
     /// Where to listen for status, explain and their kin [default: /run/ftwall/control.sock]
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     control_socket: Option<PathBuf>,
+    /// Where locks, peers and what was set by hand are kept over a restart; "" keeps nothing
+    /// [default: /var/lib/ftwall, if it is there]
+    #[arg(long, value_name = "DIRECTORY", value_parser = StateDirectory::read, help_heading = "Output")]
+    state_directory: Option<StateDirectory>,
 }
 
 /// Options of the kernel's part.
@@ -452,6 +456,7 @@ fn says_nothing_of_hosts(typed: &Layer) -> bool {
         queue_reader: None,
         events: None,
         control_socket: None,
+        state_directory: None,
         ..typed.clone()
     };
     about_hosts.is_empty()
@@ -504,6 +509,7 @@ impl RunArgs {
             backend: configuration.backend(),
             queue_reader: settings.queue_reader.value.0,
             events: settings.events.value.0.clone(),
+            state: configuration.state_directory(),
             seed: self.seed.unwrap_or_else(rand::random),
         }
     }
@@ -514,6 +520,7 @@ impl RunArgs {
             queue_reader: if_typed(self.queue_reader, Text),
             events: if_typed(self.events.clone(), Text),
             control_socket: if_typed(self.control_socket.clone(), Text),
+            state_directory: if_typed(self.state_directory.clone(), Text),
             ..self.rules.layer().over(policy)
         }
     }

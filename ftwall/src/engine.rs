@@ -6,6 +6,7 @@
 mod datagram;
 mod history;
 mod operator;
+mod restoring;
 mod segment;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use crate::event::{EventType, PacketEnds};
 use crate::flow::{FlowTable, Role};
 use crate::packet::{Malformed, Packet, Transport};
 use crate::policy::{self, Ruling, Situation};
-use crate::suspects::{Outbox, Sighting, Suspects, drop_details};
+use crate::suspects::{Origin, Outbox, Sighting, Suspects, drop_details};
 use crate::verdict::{DropReason, PassReason};
 use crate::{EngineConfig, Event, Evidence, Timestamp, Verdict};
 
@@ -242,16 +243,7 @@ impl Engine {
     /// Takes over what an earlier daemon has left in the kernel, which goes on dropping by it: without
     /// this, whoever was locked when that daemon died could dial again until it gave itself away anew.
     pub fn remember(&mut self, now: Timestamp, left: Remembered) {
-        match left {
-            Remembered::Locked { host, for_ } => {
-                self.suspects
-                    .remember_lock(&self.config, host, for_, now, &mut self.out);
-            }
-            Remembered::Peer { client, peer, for_ } => {
-                self.suspects
-                    .remember_peer(&self.config, (client, peer), for_, now, &mut self.out);
-            }
-        }
+        self.recall(now, left, Origin::TakenOver);
     }
 
     /// Believes another engine.

@@ -1,9 +1,9 @@
 //! What a recogniser can say it saw; never a decision.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Something seen on the wire that speaks for a file-sharing client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// The whole shape of a UDP ping (0x27).

@@ -39,6 +39,8 @@ pub mod cli;
 pub mod control;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(feature = "gateway")]
+pub mod state;
 
 pub use config::EngineConfig;
 pub use engine::{

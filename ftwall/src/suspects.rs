@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::EngineConfig;
 use crate::engine::{Action, Hearsay};
@@ -67,7 +67,7 @@ pub(crate) struct Suspects {
 }
 
 /// Where something that is remembered comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// This evidence.
@@ -264,37 +264,37 @@ impl Suspects {
         out.report(EventType::ClientLocked, Some(sighting.packet), details);
     }
 
-    /// Takes over a lock, for no longer than a new one would last. The kernel holds it already.
+    /// Takes over a lock, for no longer than a new one would last unless the operator said so.
     pub(crate) fn remember_lock(
         &mut self,
         config: &EngineConfig,
         host: Ipv4Addr,
-        for_: Duration,
+        (for_, origin): (Duration, Origin),
         now: Timestamp,
         out: &mut Outbox,
     ) {
-        let for_ = for_.min(config.policy_of(host.into()).lock_time);
+        let longest = config.policy_of(host.into()).lock_time;
+        let for_ = at_most(for_, longest, origin);
         if for_.is_zero() {
             return;
         }
-        let lock = Lock::new(now, Origin::TakenOver);
+        let lock = Lock::new(now, origin);
         if let Some((displaced, _)) = self.locks.insert(host, lock, now + for_) {
             release(displaced, out);
         }
     }
 
-    /// Takes over a client's peer, for no longer than a newly learned one. The kernel holds it already.
+    /// Takes over a client's peer, for no longer than a newly learned one unless the operator said so.
     pub(crate) fn remember_peer(
         &mut self,
         config: &EngineConfig,
         (client, peer): (Ipv4Addr, SocketAddrV4),
-        for_: Duration,
+        (for_, origin): (Duration, Origin),
         now: Timestamp,
         out: &mut Outbox,
     ) {
-        let ends = now + for_.min(config.peer_expiry);
+        let ends = now + at_most(for_, config.peer_expiry, origin);
         self.peers.insert(peer, (), ends);
-        let origin = Origin::TakenOver;
         if let Some(((client, peer), _)) = self.pairs.insert((client, peer), origin, ends) {
             forget(client, peer, out);
         }
@@ -508,6 +508,14 @@ impl Suspects {
     }
 }
 
+/// How long something that is taken over lasts, where what is new lasts `longest`.
+fn at_most(for_: Duration, longest: Duration, origin: Origin) -> Duration {
+    match origin {
+        Origin::Operator => for_,
+        Origin::Evidence(_) | Origin::TakenOver => for_.min(longest),
+    }
+}
+
 /// Evidence that a client gives when it is probed, so that it may be ftwall's own doing.
 const fn answers_a_probe(evidence: Evidence) -> bool {
     matches!(
@@ -634,7 +642,9 @@ mod tests {
         let config = EngineConfig::default();
         let long = Duration::from_secs(1_000_000);
         let (suspects, out) = (&mut test.suspects, &mut test.out);
-        suspects.remember_lock(&config, HOST, Duration::from_secs(5), at(0), out);
+        let short = Duration::from_secs(5);
+        suspects.remember_lock(&config, HOST, (short, Origin::TakenOver), at(0), out);
+        let long = (long, Origin::TakenOver);
         suspects.remember_peer(&config, (HOST, PEER), long, at(0), out);
         assert!(suspects.is_locked(HOST, at(4)) && !suspects.is_locked(HOST, at(5)));
         let last = at(0) + config.peer_expiry;

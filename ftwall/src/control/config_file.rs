@@ -29,7 +29,7 @@ use toml::Spanned;
 
 use super::events::EventTarget;
 use super::schedule::{Day, Schedule};
-use super::setting::{BackendChoice, Setting, Text, Textual as _};
+use super::setting::{BackendChoice, Setting, StateDirectory, Text, Textual as _};
 use crate::EngineConfig;
 use crate::config::{HostPolicy, LockedDials, Mode, NeverBlock, Reply, Strictness, private_ranges};
 use crate::gateway::queue::QueueReader;
@@ -231,6 +231,8 @@ settings! {
     events: Text<EventTarget> = Text(EventTarget::Stdout);
     /// Where the daemon listens for operators.
     control_socket: Text<PathBuf> = Text(DEFAULT_SOCKET.into());
+    /// Where locks, peers and what was set by hand are kept over a restart; "" keeps nothing.
+    state_directory: Text<StateDirectory> = Text(StateDirectory(Some(DEFAULT_STATE.into())));
 }
 
 /// An entry of the policy as it is written.
@@ -315,6 +317,9 @@ impl<'de> Deserialize<'de> for SchemaVersion {
 
 /// Where a daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ftwall/control.sock";
+
+/// Where state is kept unless told otherwise, if it is there.
+pub const DEFAULT_STATE: &str = "/var/lib/ftwall";
 
 /// The version of the keys' meaning.
 pub const SCHEMA_VERSION: u64 = 1;

@@ -189,6 +189,23 @@ impl Configuration {
         self.settings.backend.value.0.0
     }
 
+    /// Where state is kept: what was configured; else where systemd says; else in the usual place if
+    /// somebody has made it, so that a daemon started by hand leaves nothing behind.
+    #[must_use]
+    pub fn state_directory(&self) -> Option<PathBuf> {
+        let Given { value, source } = &self.settings.state_directory;
+        let configured = value.0.0.clone();
+        if *source != Source::Default {
+            return configured;
+        }
+        let of_systemd = std::env::var("STATE_DIRECTORY").ok();
+        let of_systemd = of_systemd.as_deref().and_then(|all| all.split(':').next());
+        match of_systemd {
+            Some(directory) if !directory.is_empty() => Some(directory.into()),
+            Some(_) | None => configured.filter(|usual| usual.is_dir()),
+        }
+    }
+
     /// One line for somebody who only wanted to know whether it holds together.
     #[must_use]
     pub fn summary(&self) -> String {

@@ -88,6 +88,26 @@ pub enum Notice {
         /// What the kernel said.
         message: String,
     },
+    /// What was kept over a restart is known again.
+    #[serde(rename = "state.restored")]
+    StateRestored {
+        /// Locked hosts.
+        clients: usize,
+        /// Peers of clients.
+        peers: usize,
+    },
+    /// The file with what was kept over a restart cannot be used, or not as a whole.
+    #[serde(rename = "state.set_aside")]
+    StateSetAside {
+        /// What is wrong with it, and where it is now.
+        message: String,
+    },
+    /// What should be kept over a restart cannot be written.
+    #[serde(rename = "state.unwritable")]
+    StateUnwritable {
+        /// Where, and why not.
+        message: String,
+    },
     /// What was counted, once at the end.
     #[serde(rename = "stats")]
     Stats {

@@ -210,6 +210,29 @@ impl Textual for PathBuf {
     }
 }
 
+/// Where state is kept, or that none is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateDirectory(pub Option<PathBuf>);
+
+impl Textual for StateDirectory {
+    const EXPECTED: &'static str = "a directory's path as text, or \"\" for none";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let path = (!text.is_empty()).then(|| PathBuf::from(text));
+        match path {
+            Some(path) if path.is_relative() => {
+                Err("not a whole path: write one that begins with /".to_owned())
+            }
+            path => Ok(Self(path)),
+        }
+    }
+
+    fn write(&self) -> String {
+        let path = self.0.as_ref();
+        path.map_or(String::new(), |path| path.display().to_string())
+    }
+}
+
 impl Textual for WhenDown {
     const EXPECTED: &'static str = "\"drop\" or \"pass\"";
 
@@ -335,6 +358,7 @@ mod tests {
         assert_same::<OpenPort>(&["tcp/443"]);
         assert_same::<BackendChoice>(&["auto", "nft", "iptables-legacy"]);
         assert_same::<EventTarget>(&["-", "/var/log/ftwall/events.json"]);
+        assert_same::<StateDirectory>(&["", "/var/lib/ftwall"]);
         assert_same::<WhenDown>(&["drop", "pass"]);
         assert_same::<TimeZone>(&["UTC", "Europe/Berlin"]);
         assert_same::<ClockTime>(&["00:00", "08:30", "24:00"]);

@@ -35,6 +35,10 @@ impl ByHand {
         targets.any(|(target, (), _)| target.contains(end))
     }
 
+    pub(super) fn let_through(&mut self, target: NeverBlock, until: Timestamp) {
+        self.unblocked.insert(target, (), until);
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         self.unblocked.next_end()
     }
@@ -199,7 +203,7 @@ impl Engine {
 
     /// Lets everything from and to `target` through for so long, and lifts what stands against it at once.
     pub fn unblock(&mut self, now: Timestamp, target: NeverBlock, for_: Duration) -> Lifted {
-        self.by_hand.unblocked.insert(target, (), now + for_);
+        self.by_hand.let_through(target, now + for_);
         self.report_target(EventType::OperatorUnblocked, target);
         self.lift(now, &target)
     }

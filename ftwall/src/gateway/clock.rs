@@ -17,11 +17,19 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the shell is where time enters")]
     pub fn start() -> Clock {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Clock {
-            started_at: Timestamp::after_origin(since_epoch.unwrap_or(Duration::ZERO)),
+            started_at: Clock::wall(),
             started: Instant::now(),
         }
+    }
+
+    /// What the system's clock shows now, which may be set at any time: for what is read again by another
+    /// process, and nothing else.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the shell is where time enters")]
+    pub fn wall() -> Timestamp {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Timestamp::after_origin(since_epoch.unwrap_or(Duration::ZERO))
     }
 
     /// What it shows now.

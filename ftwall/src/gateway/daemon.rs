@@ -4,6 +4,7 @@
 //! before the rules are in place, and the rules go before the queues do, so that no packet ever waits
 //! for a daemon that is not there.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,23 +16,24 @@ use super::backend::{self, Backend, Installed};
 use super::clock::Clock;
 use super::event_log::{EventLog, EventSender};
 use super::failure::Misconfigured;
-use super::fan_out::{self, QueueClass, Shards};
+use super::fan_out::{self, QueueClass};
 use super::inbound;
 use super::inject::Injector;
 use super::kernel_memory;
 use super::kernel_sets::{KernelSets, blocked};
-use super::operations::{Load, Operations, guarded};
+use super::operations::{Load, Operations};
 use super::queue::{self, PacketQueue, QueueError, QueueReader};
 use super::rules::RuleSettings;
 use super::signals::Signals;
 use super::worker::{self, Request, Worker};
 use super::workers::Workers;
-use super::{nft, surroundings};
+use super::{nft, surroundings, take_over};
 use crate::config::Reply;
 use crate::control::configuration::Configuration;
 use crate::control::events::{EventTarget, EventWriter, Notice, ReadyQueue, Statistics};
 use crate::control::server::ControlServer;
-use crate::{Engine, EngineConfig, Hearsay, Remembered, Timestamp};
+use crate::state::{self, Found, Kept, Recorder, SetAside, StateKeeper};
+use crate::{Engine, EngineConfig, Remembered, Timestamp};
 
 /// How often refusals of the kernel's sets are looked for.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub struct RunSettings {
     pub queue_reader: QueueReader,
     /// Where events go.
     pub events: EventTarget,
+    /// Where what has to survive a restart is kept, if anywhere.
+    pub state: Option<PathBuf>,
     /// Seed of everything the engine draws.
     pub seed: u64,
 }
@@ -86,7 +90,16 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let events = EventLog::start(writer).context("starting the thread that writes events")?;
     let sets = KernelSets::start().context("starting the thread that writes sets")?;
     let neighbours = worker::neighbourhood(queues.len());
-    let config = guarded(settings.engine);
+    let mut state = State::open(settings.state, clock, events.sender());
+    let operations = Operations::new(
+        source.configuration,
+        source.load,
+        clock.now(),
+        backend,
+        payload_test,
+    );
+    let operations = operations.remembering(state.recorder(), &state.kept, clock.now());
+    let config = operations.engine(clock.now());
     let parts = queues.into_iter().zip(injectors).zip(neighbours);
     let worker = |(seed, ((queues, injector), neighbours))| Worker {
         clock,
@@ -98,24 +111,18 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         sets: Some(sets.requests()),
         neighbours,
         events: events.sender(),
+        recorder: state.recorder(),
         counted: worker::Counted::default(),
     };
     let seeds = (0..).map(|shard| settings.seed.wrapping_add(shard));
     let mut workers: Vec<Worker> = seeds.zip(parts).map(worker).collect();
     let is_open = look_around(&rule_settings)?;
     let rules = backend::apply(&rule_settings, backend)?;
-    if leftovers.is_some() {
-        take_over(&mut workers, rule_settings.queues.shards())?;
-    }
+    let in_kernel = left_in_kernel(leftovers.as_ref())?;
+    let shards = rule_settings.queues.shards();
+    take_over::run(&mut workers, shards, in_kernel, &state.kept);
     leftovers.into_iter().for_each(Installed::keep);
     let workers = Workers::start(workers).context("starting the workers")?;
-    let operations = Operations::new(
-        source.configuration,
-        source.load,
-        clock.now(),
-        backend,
-        payload_test,
-    );
     let mut daemon = Daemon {
         clock,
         control: open_control(&operations),
@@ -127,12 +134,14 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         counted: Counted::default(),
     };
     daemon.announce(&ready, &settings.events)?;
+    state.start(clock.now(), &daemon.events)?;
     if is_open {
         daemon.warn_open();
     }
 
     let served = daemon.serve(&signals, &reload_signals);
     let ended = daemon.end(rules);
+    state.finish();
     events.finish();
     served.and(ended)
 }
@@ -208,25 +217,61 @@ fn look_around(rules: &RuleSettings) -> anyhow::Result<bool> {
     Ok(rules.inbound.is_none() && inbound::find(&listing).is_none())
 }
 
-/// Learns from the kernel what a daemon that died knew of hosts and peers.
-fn take_over(workers: &mut [Worker], shards: Shards) -> anyhow::Result<()> {
+/// What the sets still hold that a daemon before this one has left; nothing if it has left no rules.
+fn left_in_kernel(leftovers: Option<&Installed>) -> anyhow::Result<Vec<Remembered>> {
+    if leftovers.is_none() {
+        return Ok(Vec::new());
+    }
     let listing = nft::list().context("asking the kernel what it remembers")?;
-    let left = kernel_memory::read(&listing);
-    info!(
-        entries = left.len(),
-        "taken over from a daemon before this one"
-    );
-    for entry in left {
-        let own = usize::from(shards.of(entry.host()));
-        for (place, worker) in workers.iter_mut().enumerate() {
-            if place == own {
-                worker.remember(entry);
-            } else if let Remembered::Peer { peer, for_, .. } = entry {
-                worker.believe(Hearsay::Peer { peer, for_ });
-            }
+    Ok(kernel_memory::read(&listing))
+}
+
+/// What is kept over a restart, and what is to be said of it once the daemon is ready.
+#[derive(Default)]
+struct State {
+    kept: Vec<Kept>,
+    keeper: Option<StateKeeper>,
+    notices: Vec<Notice>,
+}
+
+impl State {
+    /// Reads what was kept in `directory`; one that cannot be used costs no more than that.
+    fn open(directory: Option<PathBuf>, clock: Clock, events: EventSender) -> State {
+        let Some(directory) = directory else {
+            return State::default();
+        };
+        let Found { kept, set_aside } = state::open(&directory, Clock::wall());
+        let mut notices = Vec::new();
+        if let Some(SetAside { message }) = set_aside {
+            warn!(message, "kept state cannot be used");
+            notices.push(Notice::StateSetAside { message });
+        }
+        if !kept.is_empty() {
+            let (clients, peers) = take_over::count(&kept);
+            notices.push(Notice::StateRestored { clients, peers });
+        }
+        State {
+            keeper: Some(StateKeeper::new(directory, &kept, clock, events)),
+            kept,
+            notices,
         }
     }
-    Ok(())
+
+    fn recorder(&self) -> Option<Recorder> {
+        self.keeper.as_ref().map(StateKeeper::recorder)
+    }
+
+    /// Says what has to be said, and begins to write.
+    fn start(&mut self, now: Timestamp, events: &EventSender) -> anyhow::Result<()> {
+        let notices = self.notices.drain(..);
+        notices.for_each(|notice| events.notice(now, notice));
+        let started = self.keeper.as_mut().map_or(Ok(()), StateKeeper::start);
+        started.context("starting the thread that keeps state")
+    }
+
+    fn finish(self) {
+        self.keeper.into_iter().for_each(StateKeeper::finish);
+    }
 }
 
 /// What is said once everything is live.
@@ -438,6 +483,7 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
+    use super::super::operations::guarded;
     use super::*;
     use crate::config::NeverBlock;
 

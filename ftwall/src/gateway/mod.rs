@@ -30,6 +30,7 @@ pub mod rules;
 pub mod set_elements;
 pub mod signals;
 pub mod surroundings;
+pub mod take_over;
 pub mod worker;
 pub mod workers;
 pub mod xt;

@@ -22,6 +22,7 @@ use crate::control::configuration::Configuration;
 use crate::control::events::Statistics;
 use crate::control::values::parse_never_block;
 use crate::control::wire::{Command, Failure};
+use crate::state::{Change, Fact, Kept, Recorder};
 use crate::{Block, Engine, EngineConfig, Lifted, Subject, Timestamp};
 
 /// Reads the configuration again, as it was read at the start.
@@ -38,6 +39,8 @@ pub struct Operations {
     payload_test: PayloadTest,
     overrides: Vec<Override>,
     last_reload: Option<Reloaded>,
+    /// Absent where nothing is kept over a restart.
+    recorder: Option<Recorder>,
 }
 
 /// A mode that the operator has set.
@@ -85,7 +88,31 @@ impl Operations {
             payload_test,
             overrides: Vec::new(),
             last_reload: None,
+            recorder: None,
         }
+    }
+
+    /// The same, going on with modes that were set before a restart, and recording those to come.
+    #[must_use]
+    pub fn remembering(
+        mut self,
+        recorder: Option<Recorder>,
+        kept: &[Kept],
+        now: Timestamp,
+    ) -> Self {
+        self.overrides = kept
+            .iter()
+            .filter_map(|kept| match kept.fact {
+                Fact::Mode { subnet, mode } => Some(Override {
+                    subnet,
+                    mode,
+                    until: kept.left.map(|left| now + left),
+                }),
+                Fact::Lock { .. } | Fact::Peer { .. } | Fact::Unblocked { .. } => None,
+            })
+            .collect();
+        self.recorder = recorder;
+        self
     }
 
     /// What engines are told at this moment.
@@ -135,7 +162,12 @@ impl Operations {
             Command::Unblock { target, seconds } => {
                 let target = parse_never_block(target)
                     .map_err(|slip| Failure::new(USAGE, format!("\"{target}\": {slip}")))?;
-                unblock(workers, target, Duration::from_secs(*seconds))
+                let for_ = Duration::from_secs(*seconds);
+                let lifted = unblock(workers, target, for_)?;
+                let fact = Fact::Unblocked { target };
+                let until = Some(now + for_);
+                self.record(Change::Keep { fact, until });
+                Ok(lifted)
             }
             Command::Block {
                 client,
@@ -212,6 +244,17 @@ impl Operations {
             mode,
             until,
         });
+        let fact = Fact::Mode { subnet, mode };
+        match until {
+            Some(_) => self.record(Change::Keep { fact, until }),
+            // It was asked for until the end of the daemon.
+            None => self.record(Change::Forget(fact.key())),
+        }
+    }
+
+    /// Keeps something over a restart.
+    fn record(&self, change: Change) {
+        self.recorder.iter().for_each(|it| it.record(change));
     }
 
     fn status(
@@ -259,6 +302,10 @@ impl Operations {
         if statistics.set_writes_failed > 0 {
             faults.push("the kernel refuses changes of its sets".to_owned());
         }
+        let health = self.recorder.as_ref().map(Recorder::health);
+        if let Some(failure) = health.and_then(|health| health.failure) {
+            faults.push(format!("state cannot be written: {failure}"));
+        }
         faults
     }
 }
@@ -281,6 +328,7 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "queue_reader",
         "events",
         "control_socket",
+        "state_directory",
     ];
     let (old, new) = (old.settings().listing(), new.settings().listing());
     let pairs = old.iter().zip(&new);

@@ -20,14 +20,15 @@ use super::bell::Bell;
 use super::clock::Clock;
 use super::event_log::EventSender;
 use super::inject::Injector;
-use super::kernel_sets::{SetRequests, blocked, set_changes};
+use super::kernel_sets::{Change, SetRequests, blocked, set_changes};
 use super::marks::{MarkBit, MarkField};
 use super::queue::{self, Answer, PacketQueue, QueuedPacket};
 use super::rules::Transport;
+use super::take_over::Known;
 use crate::control::events::Statistics;
+use crate::state::{self, Fact, Kept, Recorder};
 use crate::{
-    Action, Conntrack, Engine, EngineConfig, Hearsay, Ingress, PassReason, Remembered, Timestamp,
-    Verdict,
+    Action, Conntrack, Engine, EngineConfig, Hearsay, Ingress, PassReason, Timestamp, Verdict,
 };
 
 /// Packets taken of one queue at once before others, requests and time are seen to.
@@ -101,6 +102,8 @@ pub struct Worker {
     pub(super) sets: Option<SetRequests>,
     pub(super) neighbours: Neighbours,
     pub(super) events: EventSender,
+    /// Absent where nothing is kept over a restart.
+    pub(super) recorder: Option<Recorder>,
     pub(super) counted: Counted,
 }
 
@@ -133,9 +136,35 @@ pub(super) fn neighbourhood(count: usize) -> Vec<Neighbours> {
 }
 
 impl Worker {
-    /// Takes over what a daemon that died knew of a host. Not yet told to others.
-    pub fn remember(&mut self, entry: Remembered) {
-        self.engine.remember(self.clock.now(), entry);
+    /// Takes over what a daemon before this one knew of a host. Not yet told to others.
+    pub fn take_over(&mut self, entry: Known) {
+        let now = self.clock.now();
+        let Known {
+            left,
+            origin,
+            in_kernel,
+        } = entry;
+        if in_kernel {
+            self.engine.recall(now, left, origin);
+        } else {
+            self.engine.restore(now, left, origin);
+        }
+    }
+
+    /// Goes on letting through what an operator let through, if that is what was kept.
+    pub fn let_through(&mut self, kept: &Kept) {
+        if let Fact::Unblocked { target } = kept.fact {
+            let left = kept.left.unwrap_or(Duration::MAX);
+            self.engine
+                .restore_unblocked(self.clock.now(), target, left);
+        }
+    }
+
+    /// What the kernel has to be told of what was taken over.
+    pub fn announced(&mut self) -> Vec<Change> {
+        let actions = std::iter::from_fn(|| self.engine.poll_action());
+        let changes = actions.map(|action| set_changes(&action, self.blocked).collect());
+        changes.collect::<Vec<Vec<Change>>>().concat()
     }
 
     /// Believes another worker.
@@ -270,6 +299,12 @@ impl Worker {
             let changes = set_changes(action, self.blocked);
             let lost = changes.filter(|change| !sets.request(*change)).count();
             self.counted.set_changes_lost += u64::try_from(lost).unwrap_or(u64::MAX);
+        }
+        if let Some(recorder) = &self.recorder {
+            let change = state::Change::of(action, &self.engine, self.clock.now());
+            change
+                .into_iter()
+                .for_each(|change| recorder.record(change));
         }
         if let Some(found) = Hearsay::of(action) {
             let told = self.neighbours.told.iter();

@@ -62,6 +62,45 @@ impl Suspects {
         pairs
     }
 
+    /// What locked a host, if it is locked.
+    pub(crate) fn lock_origin(&self, host: Ipv4Addr, now: Timestamp) -> Option<Origin> {
+        self.locks.get(&host, now).map(|lock| lock.origin)
+    }
+
+    /// How a client's peer came to be known, if it is.
+    pub(crate) fn peer_origin(
+        &self,
+        client: Ipv4Addr,
+        peer: SocketAddrV4,
+        now: Timestamp,
+    ) -> Option<Origin> {
+        self.pairs.get(&(client, peer), now).copied()
+    }
+
+    /// Tells the kernel for how long a host is locked, if it is.
+    pub(crate) fn announce_lock(&self, host: Ipv4Addr, now: Timestamp, out: &mut Outbox) {
+        if self.is_locked(host, now) {
+            let ends = self.locks.ends(&host).unwrap_or(now);
+            let for_ = ends.saturating_since(now);
+            out.actions.push_back(Action::LockHost { host, for_ });
+        }
+    }
+
+    /// Tells the kernel for how long a client is kept from a peer, if it is.
+    pub(crate) fn announce_peer(
+        &self,
+        client: Ipv4Addr,
+        peer: SocketAddrV4,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
+        if self.is_pair(client, peer, now) {
+            let ends = self.pairs.ends(&(client, peer)).unwrap_or(now);
+            let for_ = ends.saturating_since(now);
+            out.actions.push_back(learn_peer(client, peer, for_));
+        }
+    }
+
     /// How many peers each client is known to use.
     pub(crate) fn peer_counts(&self, now: Timestamp) -> BTreeMap<Ipv4Addr, usize> {
         let mut counts = BTreeMap::new();

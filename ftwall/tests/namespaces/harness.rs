@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Set for the copy of a test that runs inside.
+/// Set for the copy of a test that runs inside, to a file that it leaves to show that it came there.
 pub(crate) const INSIDE: &str = "FTWALL_TEST_INSIDE";
 
-/// Runs `body` in fresh namespaces, as the test called `name`.
+/// Runs `body` in fresh namespaces, as the test called `name`, with the modules it is in.
 pub(crate) fn in_namespaces(name: &str, body: impl FnOnce()) {
     in_namespaces_with(name, &[], body);
 }
 
 /// As [`in_namespaces`], with more options for the copy that runs inside.
 pub(crate) fn in_namespaces_with(name: &str, options: &[&str], body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
+    if let Some(came) = std::env::var_os(INSIDE) {
+        std::fs::write(came, name).expect("whoever started this copy can write there");
         // iptables-legacy wants to lock a file there.
         assert!(
             run("mount", &["-t", "tmpfs", "tmpfs", "/run"])
@@ -33,14 +34,19 @@ pub(crate) fn in_namespaces_with(name: &str, options: &[&str], body: impl FnOnce
         );
     }
     let test = std::env::current_exe().expect("a test has a path");
+    let came = std::env::temp_dir().join(format!("ftwall-inside-{}", std::process::id()));
+    let came = came.with_extension(name.replace("::", "-"));
     let inside = Command::new("unshare")
         .args(["-Urnm", "--fork", "--kill-child"])
         .arg(test)
         .args(["--exact", name, "--nocapture"])
         .args(options)
-        .env(INSIDE, "1")
+        .env(INSIDE, &came)
         .status()
         .expect("unshare has just been run");
+    // A name that is not the test's own would choose no test, which counts as success.
+    let found = std::fs::remove_file(&came);
+    assert!(found.is_ok(), "there is no test {name} to run inside");
     assert!(inside.success(), "{name} failed inside its namespaces");
 }
 

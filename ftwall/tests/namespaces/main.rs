@@ -6,6 +6,7 @@ mod network;
 mod operations;
 mod queue;
 mod sets;
+mod state;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;

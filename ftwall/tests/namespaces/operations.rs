@@ -15,7 +15,7 @@ const PEER: &str = "198.18.0.9:1214";
 #[test]
 fn an_operator_sees_and_lifts_and_sets_what_a_daemon_does() {
     in_namespaces(
-        "an_operator_sees_and_lifts_and_sets_what_a_daemon_does",
+        "operations::an_operator_sees_and_lifts_and_sets_what_a_daemon_does",
         || {
             let Some((mut daemon, client)) = start("inside = [\"10.77.0.0/16\"]\n") else {
                 return;
@@ -96,7 +96,7 @@ fn an_operator_sees_and_lifts_and_sets_what_a_daemon_does() {
 #[test]
 fn a_new_configuration_is_taken_as_a_whole_or_not_at_all_and_nothing_is_forgotten() {
     in_namespaces(
-        "a_new_configuration_is_taken_as_a_whole_or_not_at_all_and_nothing_is_forgotten",
+        "operations::a_new_configuration_is_taken_as_a_whole_or_not_at_all_and_nothing_is_forgotten",
         || {
             let good = "inside = [\"10.77.0.0/16\"]\n";
             let Some((mut daemon, client)) = start(good) else {
@@ -164,7 +164,7 @@ fn a_new_configuration_is_taken_as_a_whole_or_not_at_all_and_nothing_is_forgotte
 #[test]
 fn a_first_start_without_any_configuration_only_monitors_and_says_so() {
     in_namespaces(
-        "a_first_start_without_any_configuration_only_monitors_and_says_so",
+        "operations::a_first_start_without_any_configuration_only_monitors_and_says_so",
         || {
             build_network();
             let Some(mut daemon) = at("gw", || Daemon::start(&[])) else {
