@@ -17,7 +17,7 @@ use crate::config::{LockedDials, Mode, NeverBlock, Reply, Strictness};
 use crate::control::config_file::{ConfigError, Given, Layer, Source, texts};
 use crate::control::configuration::{Configuration, Files};
 use crate::control::events::EventTarget;
-use crate::control::setting::{BackendChoice, StateDirectory, Text, Textual as _};
+use crate::control::setting::{BackendChoice, HttpListen, StateDirectory, Text, Textual as _};
 use crate::control::values::{parse_duration, parse_net, parse_never_block};
 use crate::gateway::backend::Backend;
 use crate::gateway::daemon::RunSettings;
@@ -133,6 +133,10 @@ pub struct RunArgs {
     /// [default: /var/lib/ftwall, if it is there]
     #[arg(long, value_name = "DIRECTORY", value_parser = StateDirectory::read, help_heading = "Output")]
     state_directory: Option<StateDirectory>,
+    /// Where to serve metrics and a status page, to this machine only: 127.0.0.1:9477, or a socket's path
+    /// [default: off]
+    #[arg(long, value_name = "ADDRESS|FILE", value_parser = HttpListen::read, help_heading = "Output")]
+    http_listen: Option<HttpListen>,
 }
 
 /// Options of the kernel's part.
@@ -457,6 +461,7 @@ fn says_nothing_of_hosts(typed: &Layer) -> bool {
         events: None,
         control_socket: None,
         state_directory: None,
+        http_listen: None,
         ..typed.clone()
     };
     about_hosts.is_empty()
@@ -510,6 +515,7 @@ impl RunArgs {
             queue_reader: settings.queue_reader.value.0,
             events: settings.events.value.0.clone(),
             state: configuration.state_directory(),
+            http: settings.http_listen.value.0.clone(),
             seed: self.seed.unwrap_or_else(rand::random),
         }
     }
@@ -521,6 +527,7 @@ impl RunArgs {
             events: if_typed(self.events.clone(), Text),
             control_socket: if_typed(self.control_socket.clone(), Text),
             state_directory: if_typed(self.state_directory.clone(), Text),
+            http_listen: if_typed(self.http_listen.clone(), Text),
             ..self.rules.layer().over(policy)
         }
     }

@@ -39,6 +39,8 @@ pub mod cli;
 pub mod control;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "gateway")]
 pub mod state;
 

@@ -29,7 +29,7 @@ use toml::Spanned;
 
 use super::events::EventTarget;
 use super::schedule::{Day, Schedule};
-use super::setting::{BackendChoice, Setting, StateDirectory, Text, Textual as _};
+use super::setting::{BackendChoice, HttpListen, Setting, StateDirectory, Text, Textual as _};
 use crate::EngineConfig;
 use crate::config::{HostPolicy, LockedDials, Mode, NeverBlock, Reply, Strictness, private_ranges};
 use crate::gateway::queue::QueueReader;
@@ -233,6 +233,8 @@ settings! {
     control_socket: Text<PathBuf> = Text(DEFAULT_SOCKET.into());
     /// Where locks, peers and what was set by hand are kept over a restart; "" keeps nothing.
     state_directory: Text<StateDirectory> = Text(StateDirectory(Some(DEFAULT_STATE.into())));
+    /// Where metrics and a status page are served, to this machine only; off serves none.
+    http_listen: Text<HttpListen> = Text(HttpListen::Off);
 }
 
 /// An entry of the policy as it is written.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use crate::gateway::fan_out::QueueClass;
+use crate::gateway::latency::Latency;
 use crate::gateway::queue::Losses;
 use crate::{Counters, Event, Timestamp};
 
@@ -141,6 +142,13 @@ pub struct Statistics {
     pub set_writes_failed: u64,
     /// Events that could not be written.
     pub events_lost: u64,
+    /// Locks of inside hosts, renewals not counted.
+    pub clients_locked: u64,
+    /// Pairs of client and peer that became known.
+    pub peers_learned: u64,
+    /// How long packets waited for their verdicts.
+    #[serde(skip)]
+    pub latency: Latency,
 }
 
 impl From<&Counters> for Statistics {
@@ -174,6 +182,9 @@ impl AddAssign for Statistics {
         self.hearsay_lost += other.hearsay_lost;
         self.set_writes_failed += other.set_writes_failed;
         self.events_lost += other.events_lost;
+        self.clients_locked += other.clients_locked;
+        self.peers_learned += other.peers_learned;
+        self.latency += other.latency;
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a setting's value is read from a file, written back, and described to an editor.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -233,6 +234,45 @@ impl Textual for StateDirectory {
     }
 }
 
+/// Where numbers and the status page are shown: they name inside hosts, so nowhere beyond this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HttpListen {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To everybody on this machine.
+    Tcp(SocketAddr),
+    /// To whom a socket's permissions let in.
+    Unix(PathBuf),
+}
+
+impl Textual for HttpListen {
+    const EXPECTED: &'static str = "\"off\", an address and port of this machine's own as text, \
+        or a socket's path";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text.parse::<SocketAddr>() {
+            _ if text == "off" => Ok(Self::Off),
+            _ if text.starts_with('/') => Ok(Self::Unix(text.into())),
+            Ok(address) if address.ip().is_loopback() => Ok(Self::Tcp(address)),
+            Ok(_) => Err(
+                "would be seen by other machines: write 127.0.0.1 and a port, and \
+                put a server with access control before it"
+                    .to_owned(),
+            ),
+            Err(_) => Err("write off, 127.0.0.1:9477, [::1]:9477 or a path".to_owned()),
+        }
+    }
+
+    fn write(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Tcp(address) => address.to_string(),
+            Self::Unix(path) => path.display().to_string(),
+        }
+    }
+}
+
 impl Textual for WhenDown {
     const EXPECTED: &'static str = "\"drop\" or \"pass\"";
 
@@ -358,10 +398,28 @@ mod tests {
         assert_same::<OpenPort>(&["tcp/443"]);
         assert_same::<BackendChoice>(&["auto", "nft", "iptables-legacy"]);
         assert_same::<EventTarget>(&["-", "/var/log/ftwall/events.json"]);
+        assert_same::<HttpListen>(&[
+            "off",
+            "127.0.0.1:9477",
+            "[::1]:9477",
+            "/run/ftwall/http.sock",
+        ]);
         assert_same::<StateDirectory>(&["", "/var/lib/ftwall"]);
         assert_same::<WhenDown>(&["drop", "pass"]);
         assert_same::<TimeZone>(&["UTC", "Europe/Berlin"]);
         assert_same::<ClockTime>(&["00:00", "08:30", "24:00"]);
+    }
+
+    #[test]
+    fn the_status_page_is_shown_to_no_other_machine() {
+        for text in ["0.0.0.0:9477", "192.0.2.7:9477", "[::]:9477"] {
+            let slip = HttpListen::read(text).expect_err("others would see it");
+            assert!(
+                slip.starts_with("would be seen by other machines"),
+                "{slip}"
+            );
+        }
+        assert!(HttpListen::read("9477").is_err_and(|slip| slip.contains("127.0.0.1:9477")));
     }
 
     #[test]

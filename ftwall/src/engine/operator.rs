@@ -187,6 +187,13 @@ impl Engine {
             .collect()
     }
 
+    /// How many hosts are locked and how many pairs of client and peer are known, without looking at each;
+    /// what has ended within the last moment is still counted.
+    #[must_use]
+    pub fn census(&self) -> (usize, usize) {
+        self.suspects.census()
+    }
+
     /// Every peer that some client is known to use, by client and peer.
     #[must_use]
     pub fn peers(&self, now: Timestamp) -> Vec<KnownPeer> {

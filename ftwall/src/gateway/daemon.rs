@@ -25,6 +25,8 @@ use super::operations::{Load, Operations};
 use super::queue::{self, PacketQueue, QueueError, QueueReader};
 use super::rules::RuleSettings;
 use super::signals::Signals;
+#[cfg(feature = "http")]
+use super::visitors::Visitors;
 use super::worker::{self, Request, Worker};
 use super::workers::Workers;
 use super::{nft, surroundings, take_over};
@@ -32,6 +34,7 @@ use crate::config::Reply;
 use crate::control::configuration::Configuration;
 use crate::control::events::{EventTarget, EventWriter, Notice, ReadyQueue, Statistics};
 use crate::control::server::ControlServer;
+use crate::control::setting::HttpListen;
 use crate::state::{self, Found, Kept, Recorder, SetAside, StateKeeper};
 use crate::{Engine, EngineConfig, Remembered, Timestamp};
 
@@ -54,6 +57,8 @@ pub struct RunSettings {
     pub events: EventTarget,
     /// Where what has to survive a restart is kept, if anywhere.
     pub state: Option<PathBuf>,
+    /// Where metrics and the status page are served.
+    pub http: HttpListen,
     /// Seed of everything the engine draws.
     pub seed: u64,
 }
@@ -72,6 +77,10 @@ pub struct ConfigurationSource {
 /// When a privilege, a kernel feature or a file is missing at the start, a worker fails, or rules cannot
 /// be removed.
 pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result<()> {
+    if settings.http != HttpListen::Off && cfg!(not(feature = "http")) {
+        let message = "this ftwall was built without the feature http: http_listen must be off";
+        return Err(Misconfigured(message.to_owned()).into());
+    }
     let signals = Signals::end().context("taking over signals")?;
     let reload_signals = Signals::reload().context("taking over signals")?;
     let writer = open_events(&settings.events)?;
@@ -126,6 +135,9 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let mut daemon = Daemon {
         clock,
         control: open_control(&operations),
+        #[cfg(feature = "http")]
+        visitors: Visitors::listen(&settings.http),
+        queues: ready.queues.clone(),
         next_change: operations.next_change(clock.now()),
         operations,
         events: events.sender(),
@@ -328,15 +340,20 @@ impl Ready {
 }
 
 /// What is left to the thread that started everything.
-struct Daemon {
+pub(super) struct Daemon {
     clock: Clock,
-    operations: Operations,
+    pub(super) operations: Operations,
     control: Option<ControlServer>,
+    #[cfg(feature = "http")]
+    visitors: Option<Visitors>,
+    /// All that are open.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only visitors ask"))]
+    pub(super) queues: Vec<ReadyQueue>,
     /// When a schedule opens or closes, or a mode set for a time is over.
     next_change: Option<Timestamp>,
     events: EventSender,
     sets: KernelSets,
-    workers: Workers,
+    pub(super) workers: Workers,
     counted: Counted,
 }
 
@@ -378,6 +395,8 @@ impl Daemon {
                 PollFd::new(self.workers.ended(), PollFlags::IN),
             ];
             sources.extend(self.control.iter().flat_map(ControlServer::sources));
+            #[cfg(feature = "http")]
+            sources.extend(self.visitors.iter().flat_map(Visitors::sources));
             let timeout = Timespec::try_from(BETWEEN_LOOKS).expect("a second fits");
             match poll(&mut sources, Some(&timeout)) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -393,6 +412,8 @@ impl Daemon {
                 self.next_change = self.operations.next_change(self.clock.now());
             }
             self.answer_operators();
+            #[cfg(feature = "http")]
+            self.answer_visitors();
             self.change_in_time();
             self.report_set_failures();
         }
@@ -414,6 +435,15 @@ impl Daemon {
         self.control = Some(control);
     }
 
+    #[cfg(feature = "http")]
+    fn answer_visitors(&mut self) {
+        let Some(mut visitors) = self.visitors.take() else {
+            return;
+        };
+        visitors.serve(self.clock.now(), self);
+        self.visitors = Some(visitors);
+    }
+
     /// What is configured for a time of the week, or was set for a time.
     fn change_in_time(&mut self) {
         let now = self.clock.now();
@@ -427,7 +457,7 @@ impl Daemon {
     }
 
     /// What was counted so far; a worker that does not answer is left out.
-    fn statistics(&self) -> Statistics {
+    pub(super) fn statistics(&self) -> Statistics {
         let mut statistics = Statistics {
             set_writes_failed: self.counted.set_writes_failed,
             ..Statistics::default()

@@ -30,6 +30,15 @@ impl QueueClass {
     /// Both, the most urgent first.
     pub const ALL: [QueueClass; 2] = [QueueClass::Signalling, QueueClass::Payload];
 
+    /// Stable name in snake case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            QueueClass::Signalling => "signalling",
+            QueueClass::Payload => "payload",
+        }
+    }
+
     const fn offset(self) -> u16 {
         match self {
             QueueClass::Signalling => 0,

@@ -15,6 +15,7 @@ pub mod inbound;
 pub mod inject;
 pub mod kernel_memory;
 pub mod kernel_sets;
+pub mod latency;
 pub mod link;
 pub mod marks;
 pub mod netlink;
@@ -31,6 +32,8 @@ pub mod set_elements;
 pub mod signals;
 pub mod surroundings;
 pub mod take_over;
+#[cfg(feature = "http")]
+mod visitors;
 pub mod worker;
 pub mod workers;
 pub mod xt;

@@ -35,6 +35,15 @@ pub fn list() -> Result<Listing, ProgramError> {
     Ok(Listing::parse(&output))
 }
 
+/// Whether ftwall's own table is there, asked without its sets, however large they are.
+///
+/// # Errors
+/// When nft is missing or may not look.
+pub fn has_own_table() -> Result<bool, ProgramError> {
+    let output = program::run(PROGRAM, &["-j", "list", "tables"], b"")?;
+    Ok(Listing::parse(&output).has_ftwall())
+}
+
 /// What `nft -j list ruleset` shows.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {

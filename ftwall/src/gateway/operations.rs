@@ -22,7 +22,7 @@ use crate::control::configuration::Configuration;
 use crate::control::events::Statistics;
 use crate::control::values::parse_never_block;
 use crate::control::wire::{Command, Failure};
-use crate::state::{Change, Fact, Kept, Recorder};
+use crate::state::{Change, Fact, Health, Kept, Recorder};
 use crate::{Block, Engine, EngineConfig, Lifted, Subject, Timestamp};
 
 /// Reads the configuration again, as it was read at the start.
@@ -39,6 +39,8 @@ pub struct Operations {
     payload_test: PayloadTest,
     overrides: Vec<Override>,
     last_reload: Option<Reloaded>,
+    /// When what is in force was read.
+    read_at: Timestamp,
     /// Absent where nothing is kept over a restart.
     recorder: Option<Recorder>,
 }
@@ -88,6 +90,7 @@ impl Operations {
             payload_test,
             overrides: Vec::new(),
             last_reload: None,
+            read_at: started,
             recorder: None,
         }
     }
@@ -205,6 +208,9 @@ impl Operations {
                 "the configuration in force is kept: the new one is wrong"
             ),
         }
+        if error.is_none() {
+            self.read_at = now;
+        }
         self.last_reload = Some(Reloaded { at: now, error });
         reloaded
     }
@@ -275,7 +281,7 @@ impl Operations {
             "version": env!("CARGO_PKG_VERSION"),
             "healthy": faults.is_empty(),
             "faults": faults,
-            "uptime_seconds": now.saturating_since(self.started).as_secs(),
+            "uptime_seconds": self.uptime(now).as_secs(),
             "mode": settings.mode.value,
             "mode_from": settings.mode.source.to_string(),
             "overrides": self.overrides,
@@ -290,6 +296,25 @@ impl Operations {
         }))
     }
 
+    /// For how long the daemon has run.
+    #[must_use]
+    pub fn uptime(&self, now: Timestamp) -> Duration {
+        now.saturating_since(self.started)
+    }
+
+    /// Whether reading the configuration last succeeded, and when it last did.
+    #[must_use]
+    pub fn last_reading(&self) -> (bool, Timestamp) {
+        let failed = |reloaded: &Reloaded| reloaded.error.is_some();
+        (!self.last_reload.as_ref().is_some_and(failed), self.read_at)
+    }
+
+    /// How state is kept, if it is.
+    #[must_use]
+    pub fn state_health(&self) -> Option<Health> {
+        self.recorder.as_ref().map(Recorder::health)
+    }
+
     /// What keeps the daemon from doing all of its work.
     fn faults(&self, statistics: &Statistics) -> Vec<String> {
         let mut faults = Vec::new();
@@ -302,8 +327,7 @@ impl Operations {
         if statistics.set_writes_failed > 0 {
             faults.push("the kernel refuses changes of its sets".to_owned());
         }
-        let health = self.recorder.as_ref().map(Recorder::health);
-        if let Some(failure) = health.and_then(|health| health.failure) {
+        if let Some(failure) = self.state_health().and_then(|health| health.failure) {
             faults.push(format!("state cannot be written: {failure}"));
         }
         faults
@@ -329,6 +353,7 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "events",
         "control_socket",
         "state_directory",
+        "http_listen",
     ];
     let (old, new) = (old.settings().listing(), new.settings().listing());
     let pairs = old.iter().zip(&new);

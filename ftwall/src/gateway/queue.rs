@@ -324,23 +324,45 @@ impl AddAssign for Losses {
     }
 }
 
-/// What the kernel has lost of queue `number` since it was bound; nothing if it does not say.
+/// A queue as the kernel shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Packets that wait for an answer, taken by the reader or not.
+    pub waiting: u64,
+    /// Packets that were lost since the queue was bound.
+    pub losses: Losses,
+}
+
+/// How queue `number` stands; nothing if the kernel does not say.
 #[must_use]
-pub fn losses(number: u16) -> Option<Losses> {
+pub fn standing(number: u16) -> Option<Standing> {
     // The calling thread's network namespace, which need not be the process's.
     let table = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").ok()?;
     table.lines().find_map(|row| row_of(row, number))
 }
 
+/// What the kernel has lost of queue `number` since it was bound; nothing if it does not say.
+#[must_use]
+pub fn losses(number: u16) -> Option<Losses> {
+    standing(number).map(|standing| standing.losses)
+}
+
 /// One row of the kernel's table: queue, port, waiting, copy mode, copy range, dropped for want of room
 /// in the queue, dropped for want of room in the buffer, last packet's number, 1.
-fn row_of(row: &str, number: u16) -> Option<Losses> {
-    let mut columns = row.split_whitespace().map(str::parse::<u64>);
-    let of_queue = columns.next()?.ok()? == u64::from(number);
-    let mut dropped = columns.skip(4);
-    of_queue.then_some(Losses {
-        queue_full: dropped.next()?.ok()?,
-        buffer_full: dropped.next()?.ok()?,
+fn row_of(row: &str, number: u16) -> Option<Standing> {
+    let columns: Vec<u64> = row
+        .split_whitespace()
+        .map_while(|column| column.parse().ok())
+        .collect();
+    let [queue, _, waiting, _, _, queue_full, buffer_full, ..] = columns[..] else {
+        return None;
+    };
+    (queue == u64::from(number)).then_some(Standing {
+        waiting,
+        losses: Losses {
+            queue_full,
+            buffer_full,
+        },
     })
 }
 
@@ -349,13 +371,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_read_from_the_row_of_the_queue() {
-        let row = "    5   2304     0 2  2048     7    11      900  1";
-        let lost = Losses {
-            queue_full: 7,
-            buffer_full: 11,
+    fn depth_and_losses_are_read_from_the_row_of_the_queue() {
+        let row = "    5   2304     3 2  2048     7    11      900  1";
+        let standing = Standing {
+            waiting: 3,
+            losses: Losses {
+                queue_full: 7,
+                buffer_full: 11,
+            },
         };
-        assert_eq!(row_of(row, 5), Some(lost));
+        assert_eq!(row_of(row, 5), Some(standing));
         assert_eq!(row_of(row, 6), None);
         assert_eq!(row_of("", 5), None);
     }

@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::event_log::EventSender;
 use super::inject::Injector;
 use super::kernel_sets::{Change, SetRequests, blocked, set_changes};
+use super::latency::Latency;
 use super::marks::{MarkBit, MarkField};
 use super::queue::{self, Answer, PacketQueue, QueuedPacket};
 use super::rules::Transport;
@@ -28,7 +29,8 @@ use super::take_over::Known;
 use crate::control::events::Statistics;
 use crate::state::{self, Fact, Kept, Recorder};
 use crate::{
-    Action, Conntrack, Engine, EngineConfig, Hearsay, Ingress, PassReason, Timestamp, Verdict,
+    Action, Conntrack, Engine, EngineConfig, EventType, Hearsay, Ingress, PassReason, Timestamp,
+    Verdict,
 };
 
 /// Packets taken of one queue at once before others, requests and time are seen to.
@@ -113,6 +115,19 @@ pub(super) struct Counted {
     injections_failed: u64,
     set_changes_lost: u64,
     hearsay_lost: u64,
+    clients_locked: u64,
+    peers_learned: u64,
+    latency: Latency,
+}
+
+impl Counted {
+    fn note(&mut self, event_type: EventType) {
+        match event_type {
+            EventType::ClientLocked => self.clients_locked += 1,
+            EventType::PeerLearned => self.peers_learned += 1,
+            _ => {}
+        }
+    }
 }
 
 /// The other workers: what they have found out is heard before packets are taken, and what this one
@@ -267,12 +282,19 @@ impl Worker {
             engine,
             marks,
             queues,
+            counted,
             ..
         } = self;
         for queue in queues {
+            let (began, mut packets) = (clock.now(), 0);
             queue.serve(most, &mut |packet| {
+                packets += 1;
                 judge(engine, clock.now(), *marks, packet)
             });
+            if packets > 0 {
+                let took = clock.now().saturating_since(began);
+                counted.latency.record(took, packets);
+            }
         }
     }
 
@@ -290,6 +312,7 @@ impl Worker {
         }
         let now = self.clock.now();
         while let Some(event) = self.engine.poll_event() {
+            self.counted.note(event.event_type);
             self.events.event(now, event);
         }
     }
@@ -331,6 +354,9 @@ impl Worker {
             injections_failed: self.counted.injections_failed,
             set_changes_lost: self.counted.set_changes_lost,
             hearsay_lost: self.counted.hearsay_lost,
+            clients_locked: self.counted.clients_locked,
+            peers_learned: self.counted.peers_learned,
+            latency: self.counted.latency,
             ..Statistics::from(self.engine.counters())
         };
         for queue in &self.queues {

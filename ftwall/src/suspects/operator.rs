@@ -62,6 +62,11 @@ impl Suspects {
         pairs
     }
 
+    /// Locked hosts, and pairs of client and peer.
+    pub(crate) fn census(&self) -> (usize, usize) {
+        (self.locks.len(), self.pairs.len())
+    }
+
     /// What locked a host, if it is locked.
     pub(crate) fn lock_origin(&self, host: Ipv4Addr, now: Timestamp) -> Option<Origin> {
         self.locks.get(&host, now).map(|lock| lock.origin)
