@@ -113,7 +113,7 @@ pub enum Notice {
     #[serde(rename = "stats")]
     Stats {
         /// The numbers.
-        ftwall: Statistics,
+        ftwall: Box<Statistics>,
     },
 }
 

@@ -505,7 +505,9 @@ impl Daemon {
         });
         statistics.events_lost = self.events.lost();
         info!(packets = statistics.packets, "ended");
-        let notice = Notice::Stats { ftwall: statistics };
+        let notice = Notice::Stats {
+            ftwall: Box::new(statistics),
+        };
         self.events.notice(self.clock.now(), notice);
         stopped.and(removed)
     }

@@ -2,6 +2,8 @@
 //! of its own, so that no rule of the machine it runs on is ever touched.
 
 mod harness;
+#[cfg(feature = "http")]
+mod monitoring;
 mod network;
 mod operations;
 mod queue;

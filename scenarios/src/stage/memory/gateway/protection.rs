@@ -219,7 +219,12 @@ impl Protection {
     pub(super) fn stop(&mut self, now: Duration) {
         self.settle(now);
         if let Some(ftwall) = self.statistics() {
-            self.events += &events::line(instant(now), &Notice::Stats { ftwall });
+            self.events += &events::line(
+                instant(now),
+                &Notice::Stats {
+                    ftwall: Box::new(ftwall),
+                },
+            );
         }
         self.daemon = None;
         self.writing = None;
