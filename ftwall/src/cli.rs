@@ -2,6 +2,8 @@
 
 pub mod allow;
 pub mod operator;
+#[cfg(feature = "tui")]
+pub mod top;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +72,9 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Say how the running daemon is
     Status(ShowArgs),
+    /// Watch the running daemon: verdicts a second, locked hosts, known peers
+    #[cfg(feature = "tui")]
+    Top(top::TopArgs),
     /// List the hosts that are locked
     Clients(ListArgs),
     /// List the peers that clients are known to use

@@ -43,6 +43,8 @@ pub mod gateway;
 pub mod http;
 #[cfg(feature = "gateway")]
 pub mod state;
+#[cfg(feature = "tui")]
+pub mod top;
 
 pub use config::EngineConfig;
 pub use engine::{

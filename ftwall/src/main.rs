@@ -62,6 +62,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "bench")]
         Command::BenchEnd(end) => end.run().map(|()| ExitCode::SUCCESS),
         Command::Status(args) => say(args.status()),
+        #[cfg(feature = "tui")]
+        Command::Top(args) => say(args.top()),
         Command::Clients(args) => say(args.clients()),
         Command::Peers(args) => say(args.peers()),
         Command::Explain(args) => say(args.explain()),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{ModeArg, OutputArg};
 use crate::control::client::ask;
 use crate::control::config_file::DEFAULT_SOCKET;
-use crate::control::table::{csv, duration, table};
+use crate::control::table::{csv, duration, left, origin, table, text};
 use crate::control::values::{parse_duration, parse_net};
 use crate::control::wire::{Command, Failure};
 use crate::gateway::failure::DEGRADED;
@@ -424,25 +424,4 @@ fn show_incident(shown: &mut String, incident: &Value) {
         verdict("verdict"),
         incident["packets"],
     );
-}
-
-/// A value as it stands in a cell.
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
-fn left(row: &Value) -> String {
-    duration(row["left_seconds"].as_u64().unwrap_or(0))
-}
-
-/// Evidence by its name; everything else as it is.
-fn origin(origin: &Value) -> String {
-    match origin {
-        Value::Object(evidence) => evidence.values().map(text).collect(),
-        other => text(other),
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 /// Rows under headings, as wide as their widest cell; only the last column may grow beyond that.
 #[must_use]
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
@@ -54,6 +56,31 @@ pub fn duration(seconds: u64) -> String {
         (0, 0, _) => format!("{minutes}m{seconds:02}s"),
         (0, _, _) => format!("{hours}h{minutes:02}m"),
         (_, _, _) => format!("{days}d{hours:02}h"),
+    }
+}
+
+/// A value as it stands in a cell.
+#[must_use]
+pub fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// How long a row of a list stays, as it stands in a cell.
+#[must_use]
+pub fn left(row: &Value) -> String {
+    duration(row["left_seconds"].as_u64().unwrap_or(0))
+}
+
+/// Evidence by its name; everything else as it is.
+#[must_use]
+pub fn origin(origin: &Value) -> String {
+    match origin {
+        Value::Object(evidence) => evidence.values().map(text).collect(),
+        other => text(other),
     }
 }
 
