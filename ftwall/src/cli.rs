@@ -1,6 +1,7 @@
 //! What can be typed: commands, options and what they mean, turned into settings.
 
 pub mod allow;
+pub mod events;
 pub mod operator;
 #[cfg(feature = "tui")]
 pub mod top;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use allow::AllowCommand;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use events::EventsArgs;
 use ipnet::IpNet;
 use operator::{BlockArgs, ExplainArgs, ListArgs, ModeArgs, ShowArgs, UnblockArgs};
 
@@ -28,7 +30,7 @@ use crate::gateway::marks::MarkField;
 use crate::gateway::operations::Load;
 use crate::gateway::queue::QueueReader;
 use crate::gateway::replay::{Format, Options};
-use crate::gateway::rules::{OpenPort, RuleSettings, WhenDown};
+use crate::gateway::rules::{OpenPort, WhenDown};
 use crate::{EngineConfig, Timestamp};
 
 /// Keeps FastTrack peer-to-peer clients (Kazaa and its kin) from making contact through this gateway,
@@ -92,6 +94,10 @@ pub enum Command {
     Mode(ModeArgs),
     /// Let the daemon read its configuration again
     Reload(ShowArgs),
+    /// Let the daemon open its file of events anew, once the old one was renamed
+    LogReopen(ShowArgs),
+    /// Show events from the file they are written to, as they come if wanted
+    Events(EventsArgs),
     /// Write completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual
@@ -104,11 +110,22 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
     /// Show what would be applied; touches nothing
-    Print(RuleArgs),
+    Print(RulesArgs),
     /// Put the rules in place, or replace those that are there
-    Apply(RuleArgs),
+    Apply(RulesArgs),
+    /// Compare the rules in the kernel with those that should be there; 4 if they differ
+    Check(RulesArgs),
     /// Take everything of ftwall's away
     Remove(RemoveArgs),
+}
+
+/// Options of commands about rules.
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    #[command(flatten)]
+    rules: RuleArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Options of `run`.
@@ -518,7 +535,7 @@ impl RunArgs {
             engine: configuration.engine(now),
             backend: configuration.backend(),
             queue_reader: settings.queue_reader.value.0,
-            events: settings.events.value.0.clone(),
+            events: configuration.events(),
             state: configuration.state_directory(),
             http: settings.http_listen.value.0.clone(),
             seed: self.seed.unwrap_or_else(rand::random),
@@ -538,20 +555,17 @@ impl RunArgs {
     }
 }
 
-impl RuleArgs {
-    /// The back end asked for, if any.
-    pub fn backend(&self) -> Option<Backend> {
-        self.backend.and_then(|choice| choice.0)
-    }
-
-    /// Settings of the rules.
+impl RulesArgs {
+    /// What `run` would take from the same files and options.
     ///
     /// # Errors
-    /// When no IPv4 host is inside, or queues or marks have no room for all workers.
-    pub fn settings(&self) -> Result<RuleSettings, Misconfigured> {
-        Ok(configuration(&Files::None, self.layer())?.rules())
+    /// When a file is wrong, no IPv4 host is inside, or queues or marks have no room for all workers.
+    pub fn configuration(&self) -> Result<Configuration, Misconfigured> {
+        Ok(configuration(&self.config.files(), self.rules.layer())?)
     }
+}
 
+impl RuleArgs {
     fn layer(&self) -> Layer {
         Layer {
             queue: if_typed(self.queue, |queue| queue),
@@ -724,7 +738,7 @@ mod tests {
         let Command::Rules(RulesCommand::Print(args)) = cli.command else {
             panic!("print")
         };
-        let error = args.settings().expect_err("FastTrack is IPv4 only");
+        let error = args.configuration().expect_err("FastTrack is IPv4 only");
         assert!(error.to_string().contains("--inside"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use anyhow::Context as _;
 use ftwall::cli::operator::Said;
 use ftwall::cli::{
-    CheckArgs, Cli, Command, OutputArg, ReplayArgs, RuleArgs, RulesCommand, RunArgs,
+    CheckArgs, Cli, Command, OutputArg, ReplayArgs, RulesArgs, RulesCommand, RunArgs,
 };
 use ftwall::control::config_file::{self, Source};
 use ftwall::control::configuration::DEFAULT_FILE;
@@ -18,7 +18,7 @@ use ftwall::gateway::clock::Clock;
 use ftwall::gateway::daemon::ConfigurationSource;
 use ftwall::gateway::replay::{self, ReplayError, diff};
 use ftwall::gateway::rules::{self, RuleSettings};
-use ftwall::gateway::{daemon, doctor, failure};
+use ftwall::gateway::{daemon, doctor, drift, failure, nft};
 use tracing::warn;
 
 fn main() -> ExitCode {
@@ -48,6 +48,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run_daemon(&args),
         Command::Rules(RulesCommand::Print(args)) => print_rules(&args),
         Command::Rules(RulesCommand::Apply(args)) => apply_rules(&args),
+        Command::Rules(RulesCommand::Check(args)) => check_rules(&args),
         Command::Rules(RulesCommand::Remove(args)) => {
             let tools = args.backend().and_then(Backend::xt);
             backend::remove(tools).map(|()| ExitCode::SUCCESS)
@@ -71,6 +72,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Block(args) => say(args.block()),
         Command::Mode(args) => say(args.mode()),
         Command::Reload(args) => say(args.reload()),
+        Command::LogReopen(args) => say(args.log_reopen()),
+        Command::Events(args) => args
+            .show(&mut std::io::stdout().lock())
+            .map(|()| ExitCode::SUCCESS),
         Command::Allow(command) => {
             print(&command.run()?)?;
             Ok(ExitCode::SUCCESS)
@@ -139,21 +144,43 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 /// Without a back end asked for, shows the best there is anywhere: printing touches nothing, so it
 /// cannot try what works here.
-fn print_rules(args: &RuleArgs) -> anyhow::Result<ExitCode> {
-    let backend = args.backend().unwrap_or(Backend::LADDER[0]);
-    print(&rules::print(&args.settings()?, backend))?;
+fn print_rules(args: &RulesArgs) -> anyhow::Result<ExitCode> {
+    let configuration = args.configuration()?;
+    let backend = configuration.backend().unwrap_or(Backend::LADDER[0]);
+    print(&rules::print(&configuration.rules(), backend))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn apply_rules(args: &RuleArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.settings()?;
-    let backend = backend::choose(args.backend())?;
-    let settings = RuleSettings {
-        payload_test: backend::probe_payload_test(),
-        ..settings
-    };
+fn apply_rules(args: &RulesArgs) -> anyhow::Result<ExitCode> {
+    let (settings, backend) = rules_here(args)?;
     backend::apply(&settings, backend)?.keep();
     Ok(ExitCode::SUCCESS)
+}
+
+fn check_rules(args: &RulesArgs) -> anyhow::Result<ExitCode> {
+    let (settings, backend) = rules_here(args)?;
+    let listing = nft::list().context("asking the kernel for its rules")?;
+    let faults = drift::find(&rules::commands(&settings, backend), backend, &listing);
+    if faults.is_empty() {
+        print(&format!("the rules of {backend} are in place\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lines: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
+    print(&format!(
+        "{lines}`ftwall rules apply` puts them in place again\n"
+    ))?;
+    Ok(ExitCode::from(failure::DEGRADED))
+}
+
+/// What is configured, as it is on this machine.
+fn rules_here(args: &RulesArgs) -> anyhow::Result<(RuleSettings, Backend)> {
+    let configuration = args.configuration()?;
+    let backend = backend::choose(configuration.backend())?;
+    let settings = RuleSettings {
+        payload_test: backend::probe_payload_test(),
+        ..configuration.rules()
+    };
+    Ok((settings, backend))
 }
 
 /// A reader that has seen enough, like `head`, is no failure.

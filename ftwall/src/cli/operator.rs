@@ -17,6 +17,11 @@ use crate::control::values::{parse_duration, parse_net};
 use crate::control::wire::{Command, Failure};
 use crate::gateway::failure::DEGRADED;
 
+/// Incidents shown to people from the beginning, and as many from the end.
+const INCIDENTS_SHOWN: usize = 5;
+/// Peers shown to people.
+const PEERS_SHOWN: usize = 10;
+
 /// Where the daemon listens.
 #[derive(Debug, Clone, Args)]
 pub struct SocketArgs {
@@ -136,6 +141,16 @@ impl ShowArgs {
     pub fn reload(&self) -> Said {
         let reloaded = self.ask(Command::Reload)?;
         Ok((self.shown(&reloaded, show_reload), 0))
+    }
+
+    /// `log-reopen`: go on in the file that has the name of the file of events now.
+    ///
+    /// # Errors
+    /// When no daemon answers.
+    pub fn log_reopen(&self) -> Said {
+        let reopened = self.ask(Command::LogReopen)?;
+        let shown = |value: &Value| format!("events go to {}\n", text(&value["events"]));
+        Ok((self.shown(&reopened, shown), 0))
     }
 
     fn ask(&self, command: Command) -> Result<Value, Failure> {
@@ -359,7 +374,15 @@ fn show_explanation(subject: &str, explained: &Value) -> String {
     if incidents.is_none_or(Vec::is_empty) {
         let _ = writeln!(shown, "  nothing");
     }
-    for incident in incidents.into_iter().flatten() {
+    let incidents = incidents.map_or(&[][..], Vec::as_slice);
+    // How it began matters, and how it is now.
+    let (first, latest) = incidents.split_at(incidents.len().min(INCIDENTS_SHOWN));
+    let left_out = latest.len().saturating_sub(INCIDENTS_SHOWN);
+    for incident in first {
+        show_incident(&mut shown, incident);
+    }
+    show_left_out(&mut shown, left_out);
+    for incident in &latest[left_out..] {
         show_incident(&mut shown, incident);
     }
     let _ = writeln!(shown, "\nState:");
@@ -374,11 +397,13 @@ fn show_explanation(subject: &str, explained: &Value) -> String {
             let _ = writeln!(shown, "  since {since}\n  until {until}");
         }
     }
-    for known in explained["peers"].as_array().into_iter().flatten() {
+    let peers = explained["peers"].as_array().map_or(&[][..], Vec::as_slice);
+    for known in peers.iter().take(PEERS_SHOWN) {
         let (client, peer) = (text(&known["client"]), text(&known["peer"]));
         let (by, until) = (origin(&known["origin"]), text(&known["until"]));
         let _ = writeln!(shown, "  {client} and {peer}: by {by}, until {until}");
     }
+    show_left_out(&mut shown, peers.len().saturating_sub(PEERS_SHOWN));
     if let Value::Object(policy) = &explained["policy"] {
         let entry = policy.get("entry").map_or("none".to_owned(), text);
         let _ = writeln!(
@@ -399,6 +424,12 @@ fn show_explanation(subject: &str, explained: &Value) -> String {
     };
     let _ = writeln!(shown, "Exceptions that hold: {exceptions}");
     shown
+}
+
+fn show_left_out(shown: &mut String, count: usize) {
+    if count > 0 {
+        let _ = writeln!(shown, "  ... and {count} more; -o json shows all");
+    }
 }
 
 fn show_incident(shown: &mut String, incident: &Value) {

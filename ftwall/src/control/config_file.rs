@@ -28,6 +28,7 @@ use thiserror::Error;
 use toml::Spanned;
 
 use super::events::EventTarget;
+use super::privacy::Privacy;
 use super::schedule::{Day, Schedule};
 use super::setting::{BackendChoice, HttpListen, Setting, StateDirectory, Text, Textual as _};
 use crate::EngineConfig;
@@ -229,6 +230,12 @@ settings! {
     queue_reader: Text<QueueReader> = Text(QueueReader::default());
     /// Where events go, one JSON object per line.
     events: Text<EventTarget> = Text(EventTarget::Stdout);
+    /// MiB from which a file of events is set aside and a new one begun; 0 lets it grow.
+    events_limit_mib: u32 = 64;
+    /// Files of events that are kept then, as NAME.1, the youngest, and so on.
+    events_kept: u8 = 4;
+    /// How inside addresses stand in events: full, truncate (their /24), hash_daily (a name for a day).
+    privacy: Privacy = Privacy::Full;
     /// Where the daemon listens for operators.
     control_socket: Text<PathBuf> = Text(DEFAULT_SOCKET.into());
     /// Where locks, peers and what was set by hand are kept over a restart; "" keeps nothing.

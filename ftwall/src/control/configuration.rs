@@ -15,6 +15,8 @@ use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Value, json};
 
 use super::config_file::{ConfigError, Given, Layer, Settings, Source, read_allow_list, values};
+use super::event_file::Rotation;
+use super::events::EventOutput;
 use crate::config::{Mode, NeverBlock};
 use crate::gateway::backend::Backend;
 use crate::gateway::fan_out::{FanOut, FanOutError, Shards};
@@ -153,6 +155,20 @@ impl Configuration {
     fn marks(&self) -> Result<MarkField, MarkFieldError> {
         let shards = Shards::new(self.settings.queues.value).unwrap_or_default();
         MarkField::new(self.settings.mark_bit.value)?.with_shards(shards)
+    }
+
+    /// Where events go and how.
+    #[must_use]
+    pub fn events(&self) -> EventOutput {
+        let settings = &self.settings;
+        EventOutput {
+            target: settings.events.value.0.clone(),
+            rotation: Rotation {
+                limit: u64::from(settings.events_limit_mib.value) << 20,
+                kept: settings.events_kept.value,
+            },
+            privacy: settings.privacy.value,
+        }
     }
 
     /// What the kernel is told.

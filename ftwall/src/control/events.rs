@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::ops::AddAssign;
 use std::path::PathBuf;
@@ -14,6 +13,8 @@ use std::str::FromStr;
 use serde::Serialize;
 use tracing::warn;
 
+use super::event_file::{EventFile, Rotation};
+use super::privacy::{Privacy, Pseudonyms};
 use crate::gateway::fan_out::QueueClass;
 use crate::gateway::latency::Latency;
 use crate::gateway::queue::Losses;
@@ -44,6 +45,28 @@ impl fmt::Display for EventTarget {
         match self {
             EventTarget::Stdout => f.write_str("standard output"),
             EventTarget::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Where events go and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventOutput {
+    /// Where they go.
+    pub target: EventTarget,
+    /// When a file of them has grown enough.
+    pub rotation: Rotation,
+    /// How inside addresses are written.
+    pub privacy: Privacy,
+}
+
+impl From<EventTarget> for EventOutput {
+    /// Everything as it is, for as long as there is room.
+    fn from(target: EventTarget) -> EventOutput {
+        EventOutput {
+            target,
+            rotation: Rotation::NEVER,
+            privacy: Privacy::Full,
         }
     }
 }
@@ -196,8 +219,14 @@ fn add_each<K: Ord>(sums: &mut BTreeMap<K, u64>, counts: BTreeMap<K, u64>) {
 
 /// Writes events to their target.
 pub struct EventWriter {
-    out: Box<dyn Write + Send>,
+    out: Out,
+    pseudonyms: Pseudonyms,
     lost: u64,
+}
+
+enum Out {
+    Stream(BufWriter<Box<dyn Write + Send>>),
+    File(EventFile),
 }
 
 impl EventWriter {
@@ -205,36 +234,56 @@ impl EventWriter {
     ///
     /// # Errors
     /// When a file cannot be opened for appending.
-    pub fn open(target: &EventTarget) -> io::Result<EventWriter> {
-        Ok(match target {
-            EventTarget::Stdout => EventWriter::to(io::stdout()),
-            EventTarget::File(path) => {
-                EventWriter::to(OpenOptions::new().create(true).append(true).open(path)?)
-            }
+    pub fn open(output: &EventOutput) -> io::Result<EventWriter> {
+        let out = match &output.target {
+            EventTarget::Stdout => Out::Stream(BufWriter::new(Box::new(io::stdout()))),
+            EventTarget::File(path) => Out::File(EventFile::open(path, output.rotation)?),
+        };
+        Ok(EventWriter {
+            out,
+            pseudonyms: Pseudonyms::new(output.privacy),
+            lost: 0,
         })
     }
 
-    /// A writer to `out`.
+    /// A writer to `out`, of everything as it is.
     pub fn to(out: impl Write + Send + 'static) -> EventWriter {
         EventWriter {
-            out: Box::new(BufWriter::new(out)),
+            out: Out::Stream(BufWriter::new(Box::new(out))),
+            pseudonyms: Pseudonyms::new(Privacy::Full),
             lost: 0,
         }
     }
 
-    /// Reports what the engine reports.
+    /// Reports what the engine reports. What an operator names is written as it was named.
     pub fn event(&mut self, now: Timestamp, event: &Event) {
-        self.line(now, event);
+        let mut line = line(now, event);
+        if let Some(client) = event.ftwall.client {
+            self.pseudonyms.hide(now, client, &mut line);
+        }
+        self.write(&line);
     }
 
     /// Reports what the daemon has to say.
     pub fn notice(&mut self, now: Timestamp, notice: &Notice) {
-        self.line(now, notice);
+        self.write(&line(now, notice));
+    }
+
+    /// Goes on in the file that has the target's name now. What is written to a stream goes on there.
+    pub fn reopen(&mut self) {
+        if let Out::File(file) = &mut self.out
+            && let Err(error) = file.reopen()
+        {
+            warn!(%error, "the file of events cannot be opened anew: the old one stays in use");
+        }
     }
 
     /// Hands everything written so far to readers.
     pub fn flush(&mut self) {
-        let flushed = self.out.flush();
+        let flushed = match &mut self.out {
+            Out::Stream(stream) => stream.flush(),
+            Out::File(file) => file.flush(),
+        };
         self.note_loss(flushed);
     }
 
@@ -244,8 +293,11 @@ impl EventWriter {
         self.lost
     }
 
-    fn line(&mut self, now: Timestamp, content: &impl Serialize) {
-        let written = self.out.write_all(line(now, content).as_bytes());
+    fn write(&mut self, line: &str) {
+        let written = match &mut self.out {
+            Out::Stream(stream) => stream.write_all(line.as_bytes()),
+            Out::File(file) => file.append(line.as_bytes()),
+        };
         self.note_loss(written);
     }
 
@@ -353,6 +405,19 @@ mod tests {
         assert_eq!(lines[0]["event_type"], "packet.drop");
         assert_eq!(lines[0]["dest_port"], 1214);
         assert_eq!(lines[0]["ftwall"]["verdict"]["reason"], "ping");
+    }
+
+    #[test]
+    fn an_inside_address_is_written_as_it_may_be_and_an_outside_one_as_it_is() {
+        let page = Page::default();
+        let mut writer = EventWriter::to(page.clone());
+        writer.pseudonyms = Pseudonyms::new(Privacy::Truncate);
+        writer.event(Timestamp::ORIGIN, &drop_of(CLIENT));
+        writer.flush();
+        let line = &page.lines()[0];
+        assert_eq!(line["src_ip"], "10.77.1.0");
+        assert_eq!(line["ftwall"]["client"], "10.77.1.0");
+        assert_eq!(line["dest_ip"], "198.18.0.1");
     }
 
     #[test]

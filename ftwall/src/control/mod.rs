@@ -3,7 +3,9 @@
 pub mod client;
 pub mod config_file;
 pub mod configuration;
+pub mod event_file;
 pub mod events;
+pub mod privacy;
 pub mod schedule;
 pub mod server;
 pub mod setting;

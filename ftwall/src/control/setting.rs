@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::events::EventTarget;
+use super::privacy::Privacy;
 use super::values::{parse_duration, parse_net, parse_never_block};
 use crate::config::{LockedDials, Mode, NeverBlock, Reply, Strictness};
 use crate::gateway::backend::Backend;
@@ -378,6 +379,7 @@ named! {
     Strictness: Strictness::Precise, Strictness::Strict;
     LockedDials: LockedDials::Drop, LockedDials::Watch;
     Reply: Reply::Pong, Reply::Pong2, Reply::Other, Reply::None;
+    Privacy: Privacy::Full, Privacy::Truncate, Privacy::HashDaily;
 }
 
 #[cfg(test)]

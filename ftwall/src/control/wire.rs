@@ -68,6 +68,8 @@ pub enum Command {
     },
     /// Read the configuration again.
     Reload,
+    /// Open the file of events anew under its name.
+    LogReopen,
 }
 
 impl Command {
@@ -76,7 +78,11 @@ impl Command {
     pub const fn only_reads(&self) -> bool {
         match self {
             Self::Status | Self::Clients | Self::Peers { .. } | Self::Explain { .. } => true,
-            Self::Unblock { .. } | Self::Block { .. } | Self::Mode { .. } | Self::Reload => false,
+            Self::Unblock { .. }
+            | Self::Block { .. }
+            | Self::Mode { .. }
+            | Self::Reload
+            | Self::LogReopen => false,
         }
     }
 }

@@ -32,7 +32,9 @@ use super::workers::Workers;
 use super::{nft, surroundings, take_over};
 use crate::config::Reply;
 use crate::control::configuration::Configuration;
-use crate::control::events::{EventTarget, EventWriter, Notice, ReadyQueue, Statistics};
+use crate::control::events::{
+    EventOutput, EventTarget, EventWriter, Notice, ReadyQueue, Statistics,
+};
 use crate::control::server::ControlServer;
 use crate::control::setting::HttpListen;
 use crate::state::{self, Found, Kept, Recorder, SetAside, StateKeeper};
@@ -53,8 +55,8 @@ pub struct RunSettings {
     pub backend: Option<Backend>,
     /// Who reads the queue.
     pub queue_reader: QueueReader,
-    /// Where events go.
-    pub events: EventTarget,
+    /// Where events go and how.
+    pub events: EventOutput,
     /// Where what has to survive a restart is kept, if anywhere.
     pub state: Option<PathBuf>,
     /// Where metrics and the status page are served.
@@ -82,7 +84,10 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         return Err(Misconfigured(message.to_owned()).into());
     }
     let signals = Signals::end().context("taking over signals")?;
-    let reload_signals = Signals::reload().context("taking over signals")?;
+    let requests = Requests {
+        reload: Signals::reload().context("taking over signals")?,
+        reopen: Signals::reopen().context("taking over signals")?,
+    };
     let writer = open_events(&settings.events)?;
     let queues = settings.rules.queues;
     let injectors = (0..queues.shards().count()).map(|_| open_injector(&settings.engine));
@@ -103,6 +108,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let operations = Operations::new(
         source.configuration,
         source.load,
+        events.sender(),
         clock.now(),
         backend,
         payload_test,
@@ -145,21 +151,28 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         workers,
         counted: Counted::default(),
     };
-    daemon.announce(&ready, &settings.events)?;
+    daemon.announce(&ready, &settings.events.target)?;
     state.start(clock.now(), &daemon.events)?;
     if is_open {
         daemon.warn_open();
     }
 
-    let served = daemon.serve(&signals, &reload_signals);
+    let served = daemon.serve(&signals, &requests);
     let ended = daemon.end(rules);
     state.finish();
     events.finish();
     served.and(ended)
 }
 
-fn open_events(target: &EventTarget) -> anyhow::Result<EventWriter> {
-    EventWriter::open(target).map_err(|error| {
+/// Signals that ask for something while everything goes on.
+struct Requests {
+    reload: Signals,
+    reopen: Signals,
+}
+
+fn open_events(output: &EventOutput) -> anyhow::Result<EventWriter> {
+    EventWriter::open(output).map_err(|error| {
+        let target = &output.target;
         let message = format!("cannot write events to {target}: {error}; choose another --events");
         Misconfigured(message).into()
     })
@@ -372,7 +385,7 @@ impl Daemon {
         info!(%backend, %reader, queues = ready.queues.len(), "queues and rules are live");
         self.events.notice(now, ready.notice());
         if *target != EventTarget::Stdout {
-            let mut stdout = open_events(&EventTarget::Stdout)?;
+            let mut stdout = open_events(&EventTarget::Stdout.into())?;
             stdout.notice(now, &ready.notice());
             stdout.flush();
         }
@@ -387,11 +400,12 @@ impl Daemon {
     }
 
     /// Until a signal comes or a worker ends.
-    fn serve(&mut self, signals: &Signals, reload_signals: &Signals) -> anyhow::Result<()> {
+    fn serve(&mut self, signals: &Signals, requests: &Requests) -> anyhow::Result<()> {
         loop {
             let mut sources = vec![
                 PollFd::new(signals, PollFlags::IN),
-                PollFd::new(reload_signals, PollFlags::IN),
+                PollFd::new(&requests.reload, PollFlags::IN),
+                PollFd::new(&requests.reopen, PollFlags::IN),
                 PollFd::new(self.workers.ended(), PollFlags::IN),
             ];
             sources.extend(self.control.iter().flat_map(ControlServer::sources));
@@ -406,7 +420,10 @@ impl Daemon {
             if signals.arrived() || self.workers.ended().silence() {
                 return Ok(());
             }
-            if reload_signals.arrived() {
+            if requests.reopen.arrived() {
+                self.events.reopen(self.clock.now());
+            }
+            if requests.reload.arrived() {
                 // What came of it is logged, and told by status.
                 let _ = self.operations.reload(self.clock.now(), &self.workers);
                 self.next_change = self.operations.next_change(self.clock.now());

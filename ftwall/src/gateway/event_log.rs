@@ -23,6 +23,7 @@ const LONGEST_FINISH: Duration = Duration::from_secs(1);
 enum Entry {
     Event(Event),
     Notice(Notice),
+    Reopen,
 }
 
 /// Hands events over to the thread. Its clones speak to the same thread.
@@ -41,6 +42,11 @@ impl EventSender {
     /// Reports what the daemon has to say.
     pub fn notice(&self, now: Timestamp, notice: Notice) {
         self.send(now, Entry::Notice(notice));
+    }
+
+    /// Asks for a file of events to be opened anew under its name.
+    pub fn reopen(&self, now: Timestamp) {
+        self.send(now, Entry::Reopen);
     }
 
     /// Events that nobody will read, because too many waited or their target fails.
@@ -114,6 +120,7 @@ fn write_until_closed(
             match entry {
                 Entry::Event(event) => writer.event(now, &event),
                 Entry::Notice(notice) => writer.notice(now, &notice),
+                Entry::Reopen => writer.reopen(),
             }
         }
         writer.flush();

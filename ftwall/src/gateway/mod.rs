@@ -8,6 +8,7 @@ pub mod capture;
 pub mod clock;
 pub mod daemon;
 pub mod doctor;
+pub mod drift;
 pub mod event_log;
 pub mod failure;
 pub mod fan_out;

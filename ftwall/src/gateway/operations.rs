@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::backend::{self, Backend};
+use super::event_log::EventSender;
 use super::failure::{FAILURE, Misconfigured, USAGE};
 use super::rules::{PayloadTest, RuleSettings};
 use super::surroundings;
@@ -34,6 +35,7 @@ pub struct Operations {
     /// What was configured at the start, when queues were bound and marks chosen.
     started_with: Configuration,
     load: Load,
+    events: EventSender,
     started: Timestamp,
     backend: Backend,
     payload_test: PayloadTest,
@@ -77,6 +79,7 @@ impl Operations {
     pub fn new(
         configuration: Configuration,
         load: Load,
+        events: EventSender,
         started: Timestamp,
         backend: Backend,
         payload_test: PayloadTest,
@@ -85,6 +88,7 @@ impl Operations {
             started_with: configuration.clone(),
             configuration,
             load,
+            events,
             started,
             backend,
             payload_test,
@@ -188,6 +192,10 @@ impl Operations {
                 Ok(json!({ "overrides": self.overrides }))
             }
             Command::Reload => self.reload(now, workers),
+            Command::LogReopen => {
+                self.events.reopen(now);
+                Ok(json!({ "events": self.started_with.settings().events.value }))
+            }
         }
     }
 
@@ -351,6 +359,9 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "mark_bit",
         "queue_reader",
         "events",
+        "events_limit_mib",
+        "events_kept",
+        "privacy",
         "control_socket",
         "state_directory",
         "http_listen",

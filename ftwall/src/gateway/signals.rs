@@ -1,11 +1,11 @@
 //! Signals as something that can be waited for: SIGTERM and SIGINT ask the process to end, SIGHUP to read
-//! its configuration again.
+//! its configuration again, SIGUSR1 to open its file of events anew.
 
 use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
 /// Becomes readable when one of some signals has come.
@@ -45,6 +45,14 @@ impl Signals {
         } else {
             Signals::listen(&[SIGHUP])
         }
+    }
+
+    /// Takes over the signal that asks for the file of events to be opened anew: it was renamed.
+    ///
+    /// # Errors
+    /// When the system has no descriptors left.
+    pub fn reopen() -> io::Result<Signals> {
+        Signals::listen(&[SIGUSR1])
     }
 
     fn listen(signals: &[i32]) -> io::Result<Signals> {

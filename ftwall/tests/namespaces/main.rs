@@ -1,6 +1,7 @@
 //! The shell against a real kernel: every test runs itself again in user, network and mount namespaces
 //! of its own, so that no rule of the machine it runs on is ever touched.
 
+mod events;
 mod harness;
 #[cfg(feature = "http")]
 mod monitoring;
@@ -133,6 +134,78 @@ fn another_back_end_takes_over_without_leaving_rules_of_the_first() {
             assert_eq!(ruleset(), before);
         },
     );
+}
+
+#[test]
+fn a_rule_that_somebody_took_away_is_named() {
+    in_namespaces("a_rule_that_somebody_took_away_is_named", || {
+        let config = "/run/rules.toml";
+        std::fs::write(
+            config,
+            "inside = [\"10.77.0.0/16\"]\nblock_inbound = true\n",
+        )
+        .expect("the file system is ours");
+        let about_rules = |verb| {
+            let output = ftwall(&[
+                "rules",
+                verb,
+                "--backend",
+                "iptables-nft",
+                "--config",
+                config,
+            ]);
+            (
+                output.status.code(),
+                words(&output.stdout),
+                words(&output.stderr),
+            )
+        };
+        let (code, said, _) = about_rules("print");
+        assert_eq!(code, Some(0));
+        assert!(
+            said.contains("connections from outside"),
+            "the file is read: {said}"
+        );
+        let (code, _, message) = about_rules("apply");
+        if message.contains("cannot queue packets") {
+            return skip_back_end("iptables-nft", &message);
+        }
+        assert_eq!(code, Some(0), "{message}");
+        let (code, said, message) = about_rules("check");
+        assert_eq!(
+            (code, &*said),
+            (Some(0), "the rules of iptables-nft are in place\n"),
+            "{message}"
+        );
+
+        assert!(
+            run("nft", &["flush", "chain", "inet", "ftwall", "keep"])
+                .status
+                .success()
+        );
+        assert!(
+            run("iptables-nft", &["-t", "mangle", "-F", "FORWARD"])
+                .status
+                .success()
+        );
+        let (code, said, _) = about_rules("check");
+        assert_eq!(code, Some(4));
+        for fault in [
+            "in keep a rule is missing: answer: cleared",
+            "no rule of mangle FORWARD leads to FTWALL",
+        ] {
+            assert!(said.contains(fault), "{said}");
+        }
+        assert_eq!(about_rules("apply").0, Some(0));
+        assert_eq!(about_rules("check").0, Some(0));
+        assert!(ftwall(&["rules", "remove"]).status.success());
+        let (code, said, _) = about_rules("check");
+        assert_eq!(code, Some(4));
+        assert!(
+            said.starts_with("there is no table inet ftwall\n"),
+            "{said}"
+        );
+    });
 }
 
 #[test]

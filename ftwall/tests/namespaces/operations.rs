@@ -9,7 +9,7 @@ use super::GIFT_PING;
 use super::harness::{Daemon, ftwall, in_namespaces, ruleset, wait_for, words};
 use super::network::{at, build_network, udp};
 
-const CONFIG: &str = "/run/etc/ftwall.toml";
+pub(crate) const CONFIG: &str = "/run/etc/ftwall.toml";
 const PEER: &str = "198.18.0.9:1214";
 
 #[test]
@@ -182,7 +182,7 @@ fn a_first_start_without_any_configuration_only_monitors_and_says_so() {
 }
 
 /// A daemon on the gateway with this configuration, and a client's socket.
-fn start(config: &str) -> Option<(Daemon, UdpSocket)> {
+pub(crate) fn start(config: &str) -> Option<(Daemon, UdpSocket)> {
     build_network();
     write(config);
     let daemon = at("gw", || Daemon::start(&["--config", CONFIG]))?;
@@ -194,7 +194,7 @@ fn write(config: &str) {
     std::fs::write(CONFIG, config).expect("the file system is ours");
 }
 
-fn ping(client: &UdpSocket) {
+pub(crate) fn ping(client: &UdpSocket) {
     client.send_to(GIFT_PING, PEER).expect("the network is up");
 }
 
@@ -202,7 +202,7 @@ fn is_locked_in_kernel(host: &str) -> bool {
     at("gw", ruleset).contains(&format!("{host} timeout"))
 }
 
-fn said(arguments: &[&str], code: i32) -> String {
+pub(crate) fn said(arguments: &[&str], code: i32) -> String {
     let output: Output = ftwall(arguments);
     let message = words(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
