@@ -29,6 +29,10 @@ pub struct EventsArgs {
     /// Only events of this type, as in client.locked; may be given several times
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
+    /// Only events of these letters, as ftwall 2003 named them: u and t for UDP and TCP dropped, U and T
+    /// for UDP and TCP let through though recognised, c for locked clients, p for peers
+    #[arg(long, value_name = "LETTERS", conflicts_with = "types", value_parser = parse_letters)]
+    letters: Option<Letters>,
     /// How to say it
     #[arg(short, long, value_enum, default_value_t = OutputArg::Human)]
     output: OutputArg,
@@ -123,8 +127,37 @@ impl EventsArgs {
     }
 
     fn wants(&self, event: &Value) -> bool {
+        if let Some(Letters(letters)) = &self.letters {
+            return letter(event).is_some_and(|letter| letters.contains(letter));
+        }
         let has = |wanted: &String| event["event_type"] == wanted.as_str();
         self.types.is_empty() || self.types.iter().any(has)
+    }
+}
+
+/// Some of the letters that [`letter`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Letters(String);
+
+fn parse_letters(text: &str) -> Result<Letters, String> {
+    match text.chars().find(|letter| !"uUtTcp".contains(*letter)) {
+        Some(letter) => Err(format!(
+            "there is no letter {letter}: write some of u, U, t, T, c and p"
+        )),
+        None => Ok(Letters(text.to_owned())),
+    }
+}
+
+/// The class of events that the ftwall of 2003 would have put an event into.
+fn letter(event: &Value) -> Option<char> {
+    match (event["event_type"].as_str()?, event["proto"].as_str()) {
+        ("packet.drop", Some("UDP")) => Some('u'),
+        ("packet.drop", Some("TCP")) => Some('t'),
+        ("packet.would_drop", Some("UDP")) => Some('U'),
+        ("packet.would_drop", Some("TCP")) => Some('T'),
+        ("client.locked", _) => Some('c'),
+        ("peer.learned", _) => Some('p'),
+        _ => None,
     }
 }
 
@@ -232,6 +265,7 @@ mod tests {
             file: None,
             follow: false,
             types: types.iter().map(|name| (*name).to_owned()).collect(),
+            letters: None,
             output,
             config: ConfigArgs { config: None },
         }
@@ -267,6 +301,27 @@ mod tests {
         let text = format!("{DROP}\n{RELEASED}\n\n");
         let args = args(&["client.released"], OutputArg::Json);
         assert_eq!(shown(&args, &text), format!("{RELEASED}\n"));
+    }
+
+    #[test]
+    fn the_letters_of_2003_choose_the_same_classes() {
+        let locked = DROP.replace("packet.drop", "client.locked");
+        let let_through = DROP.replace("packet.drop", "packet.would_drop");
+        let tcp = DROP.replace("UDP", "TCP");
+        let text = format!("{DROP}\n{tcp}\n{let_through}\n{locked}\n{RELEASED}\n");
+        for (letters, expected) in [
+            ("u", format!("{DROP}\n")),
+            ("Uc", format!("{let_through}\n{locked}\n")),
+            ("tT", format!("{tcp}\n")),
+            ("p", String::new()),
+        ] {
+            let args = EventsArgs {
+                letters: Some(parse_letters(letters).expect("they are documented")),
+                ..args(&[], OutputArg::Json)
+            };
+            assert_eq!(shown(&args, &text), expected, "{letters}");
+        }
+        assert!(parse_letters("ux").is_err_and(|error| error.contains("no letter x")));
     }
 
     #[test]
