@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{ModeArg, OutputArg};
 use crate::control::client::ask;
 use crate::control::config_file::DEFAULT_SOCKET;
-use crate::control::table::{csv, duration, left, origin, table, text};
+use crate::control::table::{CLIENTS, Columns, PEERS, csv, duration, origin, table, text};
 use crate::control::values::{parse_duration, parse_net};
 use crate::control::wire::{Command, Failure};
 use crate::gateway::failure::DEGRADED;
@@ -172,27 +172,7 @@ impl ListArgs {
     /// When no daemon answers.
     pub fn clients(&self) -> Said {
         let list = ask(&self.socket.socket, Command::Clients)?;
-        let headings = [
-            "CLIENT",
-            "LEFT",
-            "MODE",
-            "SEEN",
-            "PEERS",
-            "LOCKED BY",
-            "POLICY",
-        ];
-        let row = |client: &Value| {
-            vec![
-                text(&client["client"]),
-                left(client),
-                text(&client["mode"]),
-                text(&client["sightings"]),
-                text(&client["peers"]),
-                origin(&client["origin"]),
-                text(&client["policy"]),
-            ]
-        };
-        Ok((self.shown(&list, &headings, row), 0))
+        Ok((self.shown(&list, CLIENTS), 0))
     }
 
     /// `peers`: which peers clients are known to use.
@@ -202,24 +182,11 @@ impl ListArgs {
     pub fn peers(&self) -> Said {
         let limit = self.limit;
         let list = ask(&self.socket.socket, Command::Peers { limit })?;
-        let row = |known: &Value| {
-            vec![
-                text(&known["client"]),
-                text(&known["peer"]),
-                left(known),
-                origin(&known["origin"]),
-            ]
-        };
-        let headings = ["CLIENT", "PEER", "LEFT", "LEARNED BY"];
-        Ok((self.shown(&list, &headings, row), 0))
+        Ok((self.shown(&list, PEERS), 0))
     }
 
-    fn shown(
-        &self,
-        list: &Value,
-        headings: &[&str],
-        row: impl Fn(&Value) -> Vec<String>,
-    ) -> String {
+    fn shown(&self, list: &Value, columns: Columns) -> String {
+        let Columns { headings, row } = columns;
         let rows = list.as_array().into_iter().flatten().take(self.limit);
         let rows: Vec<_> = rows.map(row).collect();
         match self.output {

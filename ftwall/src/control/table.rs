@@ -59,6 +59,52 @@ pub fn duration(seconds: u64) -> String {
     }
 }
 
+/// A list of the daemon's as people see it: headings, and how an entry becomes a row under them.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns {
+    /// What stands above.
+    pub headings: &'static [&'static str],
+    /// The cells of an entry.
+    pub row: fn(&Value) -> Vec<String>,
+}
+
+/// Locked hosts.
+pub const CLIENTS: Columns = Columns {
+    headings: &[
+        "CLIENT",
+        "LEFT",
+        "MODE",
+        "SEEN",
+        "PEERS",
+        "LOCKED BY",
+        "POLICY",
+    ],
+    row: |client| {
+        vec![
+            text(&client["client"]),
+            left(client),
+            text(&client["mode"]),
+            text(&client["sightings"]),
+            text(&client["peers"]),
+            origin(&client["origin"]),
+            text(&client["policy"]),
+        ]
+    },
+};
+
+/// Peers that clients are known to use.
+pub const PEERS: Columns = Columns {
+    headings: &["CLIENT", "PEER", "LEFT", "LEARNED BY"],
+    row: |known| {
+        vec![
+            text(&known["client"]),
+            text(&known["peer"]),
+            left(known),
+            origin(&known["origin"]),
+        ]
+    },
+};
+
 /// A value as it stands in a cell.
 #[must_use]
 pub fn text(value: &Value) -> String {

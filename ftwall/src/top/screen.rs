@@ -1,14 +1,12 @@
 //! How it looks: a header, what is done with packets, the list, and the keys.
 
+use super::view::{List, View};
+use crate::control::table::{CLIENTS, Columns, PEERS, duration, text};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Row, Sparkline, Table};
-use serde_json::Value;
-
-use super::view::{List, View};
-use crate::control::table::{duration, left, origin, text};
 
 /// Rows of the upper half, with its frame.
 const UPPER_ROWS: u16 = 9;
@@ -125,85 +123,24 @@ fn draw_gauges(frame: &mut Frame<'_>, view: &View, area: Rect) {
 }
 
 fn draw_list(frame: &mut Frame<'_>, view: &View, area: Rect) {
-    match view.list {
-        List::Clients => {
-            let headings = [
-                "CLIENT",
-                "LEFT",
-                "MODE",
-                "SEEN",
-                "PEERS",
-                "LOCKED BY",
-                "POLICY",
-            ];
-            let widths = [15, 7, 8, 7, 6, 18, 10];
-            let row = |client: &Value| {
-                vec![
-                    text(&client["client"]),
-                    left(client),
-                    text(&client["mode"]),
-                    text(&client["sightings"]),
-                    text(&client["peers"]),
-                    origin(&client["origin"]),
-                    text(&client["policy"]),
-                ]
-            };
-            let shown = Listing {
-                title: "Locked hosts",
-                headings: &headings,
-                widths: &widths,
-                rows: &view.latest.clients,
-            };
-            shown.draw(frame, view.first_row, row, area);
-        }
-        List::Peers => {
-            let headings = ["CLIENT", "PEER", "LEFT", "LEARNED BY"];
-            let widths = [15, 21, 7, 18];
-            let row = |known: &Value| {
-                vec![
-                    text(&known["client"]),
-                    text(&known["peer"]),
-                    left(known),
-                    origin(&known["origin"]),
-                ]
-            };
-            let shown = Listing {
-                title: "Known peers",
-                headings: &headings,
-                widths: &widths,
-                rows: &view.latest.peers,
-            };
-            shown.draw(frame, view.first_row, row, area);
-        }
-    }
-}
-
-struct Listing<'a> {
-    title: &'a str,
-    headings: &'a [&'a str],
-    widths: &'a [u16],
-    rows: &'a [Value],
-}
-
-impl Listing<'_> {
-    fn draw(
-        &self,
-        frame: &mut Frame<'_>,
-        first: usize,
-        row: impl Fn(&Value) -> Vec<String>,
-        area: Rect,
-    ) {
-        let title = match self.rows.len() {
-            0 => format!("{}: none", self.title),
-            count => format!("{}: {} to {count}", self.title, first + 1),
-        };
-        let rows = self.rows.iter().skip(first).map(|it| Row::new(row(it)));
-        let widths = self.widths.iter().map(|width| Constraint::Length(*width));
-        let table = Table::new(rows, widths)
-            .header(Row::new(self.headings.to_vec()).bold())
-            .block(Block::bordered().title(title));
-        frame.render_widget(table, area);
-    }
+    let (title, Columns { headings, row }, widths, list): (_, _, &[u16], _) = match view.list {
+        List::Clients => (
+            "Locked hosts",
+            CLIENTS,
+            &[15, 7, 8, 7, 6, 18, 10],
+            &view.latest.clients,
+        ),
+        List::Peers => ("Known peers", PEERS, &[15, 21, 7, 18], &view.latest.peers),
+    };
+    let title = match list.len() {
+        0 => format!("{title}: none"),
+        count => format!("{title}: {} to {count}", view.first_row + 1),
+    };
+    let rows = list.iter().skip(view.first_row).map(|it| Row::new(row(it)));
+    let table = Table::new(rows, widths.iter().copied().map(Constraint::Length))
+        .header(Row::new(headings.to_vec()).bold())
+        .block(Block::bordered().title(title));
+    frame.render_widget(table, area);
 }
 
 fn key_line(view: &View) -> Line<'static> {
