@@ -132,6 +132,12 @@ pub enum Notice {
         /// Where, and why not.
         message: String,
     },
+    /// Another program was to take the place of this one, and cannot; the daemon goes on.
+    #[serde(rename = "succession.refused")]
+    SuccessionRefused {
+        /// Why not.
+        message: String,
+    },
     /// What was counted, once at the end.
     #[serde(rename = "stats")]
     Stats {

@@ -218,6 +218,28 @@ pub fn is_applied() -> anyhow::Result<bool> {
     Ok(nft::list().map_err(explain)?.has_ftwall())
 }
 
+/// How rules that are in place queue packets and find payload; nothing without rules. Touches nothing.
+#[must_use]
+pub fn in_place(listing: &Listing) -> Option<(Backend, PayloadTest)> {
+    if !listing.has_ftwall() {
+        return None;
+    }
+    let backend = if remembers(listing, QUEUED_BY_LEGACY) {
+        Backend::IptablesLegacy
+    } else if listing.has_chain("ip", MANGLE, xt::CHAIN) {
+        Backend::IptablesNft
+    } else {
+        Backend::Nft
+    };
+    let chains = listing.chains(FAMILY, TABLE);
+    let mut rules = chains.flat_map(|chain| listing.rules(chain));
+    let payload_test = match rules.any(|rule| rule.to_string().contains(r#""base":"ih""#)) {
+        true => PayloadTest::InnerHeader,
+        false => PayloadTest::Length,
+    };
+    Some((backend, payload_test))
+}
+
 /// Empty chains in ftwall's table that remember, for whoever removes the rules later, what else was
 /// created for them. They are the only memory that lives exactly as long as the rules.
 const MADE_TABLE: &str = "made_ip_mangle";
@@ -371,5 +393,35 @@ impl FromStr for Backend {
             .into_iter()
             .find(|backend| backend.name() == text)
             .ok_or_else(|| format!("no such back end: choose one of auto, {names}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_in_place_show_how_they_were_put_there() {
+        let table = r#"{"table": {"family": "inet", "name": "ftwall"}}"#;
+        let mangle = r#"{"chain": {"family": "ip", "table": "mangle", "name": "FTWALL"}}"#;
+        let legacy = r#"{"chain": {"family": "inet", "table": "ftwall", "name": "queued_by_iptables_legacy"}}"#;
+        let rule = r#"{"chain": {"family": "inet", "table": "ftwall", "name": "decide"}},
+            {"rule": {"family": "inet", "table": "ftwall", "chain": "decide", "expr": [{"match": {"op": ">=",
+            "left": {"payload": {"base": "ih", "offset": 0, "len": 8}}, "right": 0}}]}}"#;
+        for (listed, expected) in [
+            (mangle.to_owned(), None),
+            (table.to_owned(), Some((Backend::Nft, PayloadTest::Length))),
+            (
+                format!("{table}, {mangle}, {rule}"),
+                Some((Backend::IptablesNft, PayloadTest::InnerHeader)),
+            ),
+            (
+                format!("{table}, {legacy}"),
+                Some((Backend::IptablesLegacy, PayloadTest::Length)),
+            ),
+        ] {
+            let listing = Listing::parse(format!(r#"{{"nftables": [{listed}]}}"#).as_bytes());
+            assert_eq!(in_place(&listing), expected, "{listed}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::Timestamp;
 
 /// A clock that shows time since the Unix epoch, so that events can be compared with other logs, and
@@ -30,6 +32,13 @@ impl Clock {
     pub fn wall() -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Timestamp::after_origin(since_epoch.unwrap_or(Duration::ZERO))
+    }
+
+    /// Time since the machine was started, as service managers count it.
+    #[must_use]
+    pub fn monotonic() -> Duration {
+        let now = clock_gettime(ClockId::Monotonic);
+        Duration::try_from(now).unwrap_or(Duration::ZERO)
     }
 
     /// What it shows now.

@@ -4,10 +4,11 @@
 //! before the rules are in place, and the rules go before the queues do, so that no packet ever waits
 //! for a daemon that is not there.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tracing::{info, warn};
@@ -16,15 +17,19 @@ use super::backend::{self, Backend, Installed};
 use super::clock::Clock;
 use super::event_log::{EventLog, EventSender};
 use super::failure::Misconfigured;
-use super::fan_out::{self, QueueClass};
 use super::inbound;
 use super::inject::Injector;
+use super::kept_state::KeptState;
 use super::kernel_memory;
 use super::kernel_sets::{KernelSets, blocked};
+use super::opening::{Leftovers, Ready, Way, find_way, open_queues};
 use super::operations::{Load, Operations};
-use super::queue::{self, PacketQueue, QueueError, QueueReader};
+use super::pulse::Pulse;
+use super::queue::QueueReader;
 use super::rules::RuleSettings;
+use super::service_manager::ServiceManager;
 use super::signals::Signals;
+use super::succession::{self, Inheritance, Successor};
 #[cfg(feature = "http")]
 use super::visitors::Visitors;
 use super::worker::{self, Request, Worker};
@@ -37,7 +42,6 @@ use crate::control::events::{
 };
 use crate::control::server::ControlServer;
 use crate::control::setting::HttpListen;
-use crate::state::{self, Found, Kept, Recorder, SetAside, StateKeeper};
 use crate::{Engine, EngineConfig, Remembered, Timestamp};
 
 /// How often refusals of the kernel's sets are looked for.
@@ -83,28 +87,30 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         let message = "this ftwall was built without the feature http: http_listen must be off";
         return Err(Misconfigured(message.to_owned()).into());
     }
-    let signals = Signals::end().context("taking over signals")?;
-    let requests = Requests {
-        reload: Signals::reload().context("taking over signals")?,
-        reopen: Signals::reopen().context("taking over signals")?,
-    };
+    let inheritance = Inheritance::take();
+    let successor = Successor::of_this().context("looking for the program that runs")?;
+    let signals = DaemonSignals::listen().context("taking over signals")?;
     let writer = open_events(&settings.events)?;
     let queues = settings.rules.queues;
     let injectors = (0..queues.shards().count()).map(|_| open_injector(&settings.engine));
     let injectors: Vec<_> = injectors.collect::<anyhow::Result<_>>()?;
-    let backend = backend::choose(settings.backend)?;
-    let payload_test = backend::probe_payload_test();
+    let reader = settings.queue_reader;
+    let Way {
+        backend,
+        payload_test,
+        left,
+    } = find_way(settings.backend, reader, &settings.rules, inheritance)?;
     let rule_settings = RuleSettings {
         payload_test,
         ..settings.rules
     };
-    let (queues, leftovers) = open_queues(&rule_settings, settings.queue_reader)?;
-    let ready = Ready::of(backend, settings.queue_reader, &rule_settings, &queues)?;
+    let (queues, leftovers) = open_queues(&rule_settings, reader, left)?;
+    let ready = Ready::of(backend, reader, &rule_settings, &queues)?;
     let clock = Clock::start();
     let events = EventLog::start(writer).context("starting the thread that writes events")?;
     let sets = KernelSets::start().context("starting the thread that writes sets")?;
     let neighbours = worker::neighbourhood(queues.len());
-    let mut state = State::open(settings.state, clock, events.sender());
+    let mut state = KeptState::open(settings.state, clock, events.sender());
     let operations = Operations::new(
         source.configuration,
         source.load,
@@ -133,10 +139,12 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let mut workers: Vec<Worker> = seeds.zip(parts).map(worker).collect();
     let is_open = look_around(&rule_settings)?;
     let rules = backend::apply(&rule_settings, backend)?;
-    let in_kernel = left_in_kernel(leftovers.as_ref())?;
+    let in_kernel = left_in_kernel(&leftovers)?;
     let shards = rule_settings.queues.shards();
     take_over::run(&mut workers, shards, in_kernel, &state.kept);
-    leftovers.into_iter().for_each(Installed::keep);
+    leftovers.keep();
+    let manager = ServiceManager::from_environment();
+    let stored = copies(&manager, &workers)?;
     let workers = Workers::start(workers).context("starting the workers")?;
     let mut daemon = Daemon {
         clock,
@@ -150,24 +158,73 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         sets,
         workers,
         counted: Counted::default(),
+        pulse: Pulse::new(manager),
+        successor,
+        reader,
     };
     daemon.announce(&ready, &settings.events.target)?;
+    for (name, queue) in stored {
+        daemon.pulse.manager().store(&name, queue.as_fd());
+    }
     state.start(clock.now(), &daemon.events)?;
     if is_open {
         daemon.warn_open();
     }
 
-    let served = daemon.serve(&signals, &requests);
+    let served = daemon.serve(&signals);
+    if let Ok(End::Succession) = served {
+        return daemon.hand_over(rules, state, events);
+    }
     let ended = daemon.end(rules);
     state.finish();
     events.finish();
     served.and(ended)
 }
 
-/// Signals that ask for something while everything goes on.
-struct Requests {
+/// Why a daemon serves no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was asked to end, or a worker has.
+    Asked,
+    /// Another is to take its place.
+    Succession,
+}
+
+/// Everything that is asked of a daemon by signals.
+struct DaemonSignals {
+    end: Signals,
     reload: Signals,
     reopen: Signals,
+    succession: Signals,
+}
+
+impl DaemonSignals {
+    fn listen() -> std::io::Result<DaemonSignals> {
+        Ok(DaemonSignals {
+            end: Signals::end()?,
+            reload: Signals::reload()?,
+            reopen: Signals::reopen()?,
+            succession: Signals::succession()?,
+        })
+    }
+
+    fn sources(&self) -> [PollFd<'_>; 4] {
+        let all = [&self.end, &self.reload, &self.reopen, &self.succession];
+        all.map(|it| PollFd::new(it, PollFlags::IN))
+    }
+}
+
+/// Copies of the queues' sockets by name, for a service manager to keep.
+fn copies(manager: &ServiceManager, workers: &[Worker]) -> anyhow::Result<Vec<(String, OwnedFd)>> {
+    let queues = workers.iter().flat_map(Worker::queues);
+    let kept = queues.filter(|_| manager.is_there());
+    let copies = kept.map(|queue| {
+        let copy = queue.as_fd().try_clone_to_owned();
+        copy.map(|copy| (succession::name_of(queue.number()), copy))
+    });
+    copies
+        .collect::<Result<_, _>>()
+        .context("copying the queues' sockets")
 }
 
 fn open_events(output: &EventOutput) -> anyhow::Result<EventWriter> {
@@ -186,35 +243,6 @@ fn open_injector(engine: &EngineConfig) -> anyhow::Result<Option<Injector>> {
     Injector::open().map(Some)
 }
 
-/// Binds the queues of every shard while no rule feeds them. Rules that a killed daemon has left are held
-/// meanwhile: a queue would lose packets that come before it is set up.
-fn open_queues(
-    rules: &RuleSettings,
-    reader: QueueReader,
-) -> anyhow::Result<(Vec<ShardQueues>, Option<Installed>)> {
-    let leftovers = if backend::is_applied()? {
-        for (number, ..) in rules.queues.queues() {
-            queue::check_free(number)?;
-        }
-        Some(backend::hold()?)
-    } else {
-        None
-    };
-    let open = |shard, class| {
-        let number = rules.queues.queue(shard, class);
-        let settings = fan_out::settings(number, class, &rules.shapes, rules.strict);
-        queue::open(reader, settings)
-    };
-    let of_shard = |shard| -> Result<ShardQueues, QueueError> {
-        QueueClass::ALL
-            .map(|class| open(shard, class))
-            .into_iter()
-            .collect()
-    };
-    let queues = (0..rules.queues.shards().count()).map(of_shard);
-    Ok((queues.collect::<Result<_, _>>()?, leftovers))
-}
-
 /// A gateway that operators cannot speak to still does its work.
 fn open_control(operations: &Operations) -> Option<ControlServer> {
     let path = &operations.configuration.settings().control_socket.value.0;
@@ -225,9 +253,6 @@ fn open_control(operations: &Operations) -> Option<ControlServer> {
     }
     server.ok()
 }
-
-/// The queues of one shard, the most urgent first.
-type ShardQueues = Vec<Box<dyn PacketQueue>>;
 
 /// Says what will keep ftwall from doing its work although everything starts; true if hosts inside
 /// seem to be reachable from outside.
@@ -243,113 +268,12 @@ fn look_around(rules: &RuleSettings) -> anyhow::Result<bool> {
 }
 
 /// What the sets still hold that a daemon before this one has left; nothing if it has left no rules.
-fn left_in_kernel(leftovers: Option<&Installed>) -> anyhow::Result<Vec<Remembered>> {
-    if leftovers.is_none() {
+fn left_in_kernel(leftovers: &Leftovers) -> anyhow::Result<Vec<Remembered>> {
+    if !leftovers.have_sets() {
         return Ok(Vec::new());
     }
     let listing = nft::list().context("asking the kernel what it remembers")?;
     Ok(kernel_memory::read(&listing))
-}
-
-/// What is kept over a restart, and what is to be said of it once the daemon is ready.
-#[derive(Default)]
-struct State {
-    kept: Vec<Kept>,
-    keeper: Option<StateKeeper>,
-    notices: Vec<Notice>,
-}
-
-impl State {
-    /// Reads what was kept in `directory`; one that cannot be used costs no more than that.
-    fn open(directory: Option<PathBuf>, clock: Clock, events: EventSender) -> State {
-        let Some(directory) = directory else {
-            return State::default();
-        };
-        let Found { kept, set_aside } = state::open(&directory, Clock::wall());
-        let mut notices = Vec::new();
-        if let Some(SetAside { message }) = set_aside {
-            warn!(message, "kept state cannot be used");
-            notices.push(Notice::StateSetAside { message });
-        }
-        if !kept.is_empty() {
-            let (clients, peers) = take_over::count(&kept);
-            notices.push(Notice::StateRestored { clients, peers });
-        }
-        State {
-            keeper: Some(StateKeeper::new(directory, &kept, clock, events)),
-            kept,
-            notices,
-        }
-    }
-
-    fn recorder(&self) -> Option<Recorder> {
-        self.keeper.as_ref().map(StateKeeper::recorder)
-    }
-
-    /// Says what has to be said, and begins to write.
-    fn start(&mut self, now: Timestamp, events: &EventSender) -> anyhow::Result<()> {
-        let notices = self.notices.drain(..);
-        notices.for_each(|notice| events.notice(now, notice));
-        let started = self.keeper.as_mut().map_or(Ok(()), StateKeeper::start);
-        started.context("starting the thread that keeps state")
-    }
-
-    fn finish(self) {
-        self.keeper.into_iter().for_each(StateKeeper::finish);
-    }
-}
-
-/// What is said once everything is live.
-struct Ready {
-    backend: Backend,
-    reader: QueueReader,
-    queues: Vec<ReadyQueue>,
-}
-
-impl Ready {
-    fn of(
-        backend: Backend,
-        reader: QueueReader,
-        rules: &RuleSettings,
-        queues: &[ShardQueues],
-    ) -> anyhow::Result<Ready> {
-        let layout = rules.queues.queues();
-        let queues = layout.zip(queues.iter().flatten());
-        let ready = queues.map(|((number, worker, class), queue)| {
-            let receive_buffer = queue
-                .receive_buffer()
-                .context("asking for the size of a buffer")?;
-            let wanted = fan_out::settings(number, class, &rules.shapes, rules.strict);
-            info!(
-                number,
-                worker,
-                ?class,
-                receive_buffer,
-                wanted = wanted.wanted_buffer(),
-                "queue is open"
-            );
-            Ok(ReadyQueue {
-                number,
-                worker,
-                class,
-                receive_buffer,
-            })
-        });
-        Ok(Ready {
-            backend,
-            reader,
-            queues: ready.collect::<anyhow::Result<_>>()?,
-        })
-    }
-
-    fn notice(&self) -> Notice {
-        Notice::Ready {
-            backend: self.backend.name(),
-            queue: self.queues.first().map_or(0, |queue| queue.number),
-            reader: self.reader.name(),
-            queues: self.queues.clone(),
-        }
-    }
 }
 
 /// What is left to the thread that started everything.
@@ -368,6 +292,9 @@ pub(super) struct Daemon {
     sets: KernelSets,
     pub(super) workers: Workers,
     counted: Counted,
+    pulse: Pulse,
+    successor: Successor,
+    reader: QueueReader,
 }
 
 /// What no worker can count.
@@ -400,14 +327,12 @@ impl Daemon {
     }
 
     /// Until a signal comes or a worker ends.
-    fn serve(&mut self, signals: &Signals, requests: &Requests) -> anyhow::Result<()> {
+    fn serve(&mut self, signals: &DaemonSignals) -> anyhow::Result<End> {
+        self.pulse.manager().ready();
         loop {
-            let mut sources = vec![
-                PollFd::new(signals, PollFlags::IN),
-                PollFd::new(&requests.reload, PollFlags::IN),
-                PollFd::new(&requests.reopen, PollFlags::IN),
-                PollFd::new(self.workers.ended(), PollFlags::IN),
-            ];
+            self.give_sign_of_life();
+            let mut sources = signals.sources().to_vec();
+            sources.push(PollFd::new(self.workers.ended(), PollFlags::IN));
             sources.extend(self.control.iter().flat_map(ControlServer::sources));
             #[cfg(feature = "http")]
             sources.extend(self.visitors.iter().flat_map(Visitors::sources));
@@ -417,16 +342,21 @@ impl Daemon {
                 Err(error) => return Err(error).context("waiting for signals"),
             }
             drop(sources);
-            if signals.arrived() || self.workers.ended().silence() {
-                return Ok(());
+            if signals.end.arrived() || self.workers.ended().silence() {
+                return Ok(End::Asked);
             }
-            if requests.reopen.arrived() {
+            if signals.reopen.arrived() {
                 self.events.reopen(self.clock.now());
             }
-            if requests.reload.arrived() {
+            if signals.succession.arrived() && self.may_be_succeeded() {
+                return Ok(End::Succession);
+            }
+            if signals.reload.arrived() {
+                self.pulse.manager().reloading();
                 // What came of it is logged, and told by status.
                 let _ = self.operations.reload(self.clock.now(), &self.workers);
                 self.next_change = self.operations.next_change(self.clock.now());
+                self.pulse.manager().ready();
             }
             self.answer_operators();
             #[cfg(feature = "http")]
@@ -434,6 +364,44 @@ impl Daemon {
             self.change_in_time();
             self.report_set_failures();
         }
+    }
+
+    fn give_sign_of_life(&mut self) {
+        let now = self.clock.now();
+        if !self.pulse.is_due(now) {
+            return;
+        }
+        let all_move = self.workers.have_all_come_round();
+        let (clients, peers) = self.census();
+        let mode = self.operations.configuration.settings().mode.value.name();
+        let status = format!("mode {mode}; {clients} clients locked, {peers} peers known");
+        self.pulse.beat(now, all_move, status);
+    }
+
+    /// How many hosts are locked and how many pairs of client and peer are known.
+    pub(super) fn census(&self) -> (usize, usize) {
+        let census = self
+            .workers
+            .ask_all(|reply| Request::operate(reply, |engine, _| engine.census()));
+        let census = census.unwrap_or_default().into_iter();
+        census.fold((0, 0), |sum, of_worker| {
+            (sum.0 + of_worker.0, sum.1 + of_worker.1)
+        })
+    }
+
+    /// A program that does not start must take nobody's place.
+    fn may_be_succeeded(&self) -> bool {
+        let checked = match self.reader {
+            QueueReader::Netlink => self.successor.check(),
+            QueueReader::Nfq => Err(anyhow!("the reader nfq cannot pass on its queues")),
+        };
+        if let Err(error) = &checked {
+            let message = format!("{error:#}");
+            warn!(message, "this daemon goes on: no other can take its place");
+            let notice = Notice::SuccessionRefused { message };
+            self.events.notice(self.clock.now(), notice);
+        }
+        checked.is_ok()
     }
 
     fn answer_operators(&mut self) {
@@ -505,9 +473,36 @@ impl Daemon {
         }
     }
 
+    /// Lets the program that is installed by now take the place of this one, with queues and rules live.
+    /// Returns only if that fails; then the rules are taken away.
+    fn hand_over(self, rules: Installed, state: KeptState, events: EventLog) -> anyhow::Result<()> {
+        self.pulse.manager().reloading();
+        info!("another program takes the place of this one");
+        let workers = self.workers.stop()?;
+        let queues: Vec<_> = workers.into_iter().flat_map(Worker::into_queues).collect();
+        self.sets.finish();
+        let Daemon {
+            successor,
+            operations,
+            events: sender,
+            ..
+        } = self;
+        drop((operations, sender));
+        state.finish();
+        events.finish();
+        let sockets: Vec<_> = queues
+            .iter()
+            .map(|queue| (queue.number(), queue.as_fd()))
+            .collect();
+        let error = successor.take_place(&sockets);
+        drop(rules);
+        Err(error).context("executing the program that was to take over")
+    }
+
     /// Takes the rules away between the last packet but those that wait and the end of the queues, and
     /// says what was counted.
     fn end(mut self, rules: Installed) -> anyhow::Result<()> {
+        self.pulse.manager().stopping();
         self.report_set_failures();
         let stopped = self.workers.stop();
         self.sets.finish();

@@ -5,13 +5,14 @@
 //! and attributes are those of the kernel's `include/uapi/linux/netfilter/nfnetlink_queue.h`.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
 use super::netlink::{Header, Message, MessageWriter, ReceiveError, Socket};
 use super::queue::{
-    Answer, Fault, Faults, PacketQueue, QueueError, QueueSettings, QueuedPacket, WhenOverloaded,
+    self, Answer, Fault, Faults, PacketQueue, QueueError, QueueSettings, QueuedPacket,
+    WhenOverloaded,
 };
 
 /// A bound queue.
@@ -51,9 +52,37 @@ impl NetlinkQueue {
         Ok(queue)
     }
 
+    /// Goes on with a queue that a daemon before this one has bound to `socket`. What waits in it is taken
+    /// in its turn; what that daemon took and never answered is dropped.
+    ///
+    /// # Errors
+    /// When the socket is none of the kernel's queues, or not of this one.
+    pub fn inherit(descriptor: OwnedFd, settings: QueueSettings) -> io::Result<NetlinkQueue> {
+        let socket = Socket::inherited(descriptor)?;
+        let reader = queue::standing(settings.number).map(|standing| standing.reader);
+        if reader != Some(socket.port()?) {
+            return Err(io::Error::other("another socket reads this queue"));
+        }
+        socket.enlarge_receive_buffer(settings.wanted_buffer())?;
+        let mut request = MessageWriter::default();
+        write_configuration(&mut request, settings, Binding::Done);
+        // Refusals come back among the packets, and are counted as everything that goes wrong later.
+        socket.send(request.as_bytes())?;
+        Ok(NetlinkQueue {
+            socket,
+            number: settings.number,
+            datagram: vec![0; LONGEST_COPY + METADATA],
+            answers: Answers {
+                inherited: true,
+                ..Answers::new(settings.number)
+            },
+            faults: Faults::default(),
+        })
+    }
+
     fn configure(&mut self, settings: QueueSettings) -> io::Result<()> {
         let mut request = MessageWriter::default();
-        write_configuration(&mut request, settings);
+        write_configuration(&mut request, settings, Binding::ToDo);
         self.socket.send(request.as_bytes())?;
         while let Some(messages) = self.socket.receive(&mut self.datagram).map_err(as_io)? {
             for message in messages.flatten() {
@@ -129,6 +158,8 @@ fn as_io(error: ReceiveError) -> io::Error {
     }
 }
 
+/// Octets of a packet that another daemon may have asked for.
+const LONGEST_COPY: usize = 1 << 16;
 /// Octets of a packet's message besides the packet: headers and a dozen small attributes.
 const METADATA: usize = 4096;
 
@@ -157,12 +188,22 @@ const PAYLOAD: u16 = 10;
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
 
+/// Whether a queue has to be bound, or is already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Binding {
+    ToDo,
+    Done,
+}
+
 /// Bind, copy range, length and flags. Without `F_GSO` the kernel would cut each large packet into
 /// segments before queueing, at a quarter of the throughput.
-fn write_configuration(request: &mut MessageWriter, settings: QueueSettings) {
+fn write_configuration(request: &mut MessageWriter, settings: QueueSettings, binding: Binding) {
     let header = Header {
         kind: MSG_CONFIG,
-        flags: Header::ACKNOWLEDGE,
+        flags: match binding {
+            Binding::ToDo => Header::ACKNOWLEDGE,
+            Binding::Done => 0,
+        },
         resource: settings.number,
         ..Header::default()
     };
@@ -172,7 +213,9 @@ fn write_configuration(request: &mut MessageWriter, settings: QueueSettings) {
         WhenOverloaded::Pass => F_GSO | F_FAIL_OPEN,
     };
     request.message(header, |message| {
-        message.attribute(CFG_CMD, &[CMD_BIND, 0, 0, 0]);
+        if binding == Binding::ToDo {
+            message.attribute(CFG_CMD, &[CMD_BIND, 0, 0, 0]);
+        }
         message.attribute(CFG_PARAMS, &[a, b, c, d, COPY_PACKET]);
         message.attribute(CFG_QUEUE_MAXLEN, &settings.length.to_be_bytes());
         // One pair for all flags: of several the kernel would heed the last alone.
@@ -222,6 +265,9 @@ struct Answers {
     accepted: Option<Accepted>,
     /// Off once a message could not be read: a batch would let its packet pass unseen.
     batches: bool,
+    /// Nothing was answered yet of a queue that another daemon has read: what came before the first
+    /// packet to be answered was taken by that daemon, and a batch would let it pass.
+    inherited: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -237,6 +283,7 @@ impl Answers {
             messages: MessageWriter::default(),
             accepted: None,
             batches: true,
+            inherited: false,
         }
     }
 
@@ -267,6 +314,9 @@ impl Answers {
     }
 
     fn add(&mut self, id: u32, answer: Answer) {
+        if std::mem::take(&mut self.inherited) {
+            self.write(MSG_VERDICT_BATCH, DROP, id.wrapping_sub(1), None);
+        }
         match answer {
             Answer::Drop => self.write(MSG_VERDICT, DROP, id, None),
             Answer::Accept { mark: Some(mark) } => {
@@ -435,6 +485,37 @@ mod tests {
     }
 
     #[test]
+    fn what_a_dead_reader_took_and_never_answered_is_dropped_before_anything_passes() {
+        let mut answers = Answers {
+            inherited: true,
+            ..Answers::new(3)
+        };
+        let mut kernel = Kernel::default();
+        kernel.waiting.extend((1..=6).map(|id| (id, None)));
+        for id in [4, 5, 6] {
+            answers.add(id, PASS);
+        }
+        kernel.take(answers.finished().as_bytes());
+        let passed: Vec<u32> = kernel.went_on.iter().map(|(id, _)| *id).collect();
+        assert_eq!(passed, [4, 5, 6]);
+        assert!(kernel.waiting.is_empty());
+    }
+
+    #[test]
+    fn a_queue_that_was_left_is_set_up_without_binding_it_again() {
+        let mut request = MessageWriter::default();
+        write_configuration(&mut request, QueueSettings::of(7), Binding::Done);
+        let mut messages = Messages::new(request.as_bytes());
+        let message = messages.next().expect("one").expect("whole");
+        let kinds: Vec<_> = message
+            .attributes()
+            .flatten()
+            .map(|each| each.kind)
+            .collect();
+        assert_eq!(kinds, [CFG_PARAMS, CFG_QUEUE_MAXLEN, CFG_MASK, CFG_FLAGS]);
+    }
+
+    #[test]
     fn a_packet_is_read_with_its_mark_and_without_copying() {
         let mut writer = MessageWriter::default();
         writer.message(
@@ -469,7 +550,7 @@ mod tests {
             when_overloaded: WhenOverloaded::Pass,
             ..QueueSettings::of(7)
         };
-        write_configuration(&mut request, settings);
+        write_configuration(&mut request, settings, Binding::ToDo);
         let message = Messages::new(request.as_bytes())
             .next()
             .expect("one")

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::AddAssign;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 
 use rustix::io::Errno;
 use serde::Serialize;
 use thiserror::Error;
+use tracing::warn;
 
 use super::failure::MissingPrivilege;
 use super::fan_out::LONGEST_HEADERS;
@@ -222,6 +223,32 @@ pub fn open(
     })
 }
 
+/// Goes on with a queue of which a daemon before this one has left the socket; nothing, with a word about
+/// it, if that cannot be done.
+pub fn inherit(
+    reader: QueueReader,
+    descriptor: OwnedFd,
+    settings: QueueSettings,
+) -> Option<Box<dyn PacketQueue>> {
+    let number = settings.number;
+    match reader {
+        QueueReader::Netlink => match NetlinkQueue::inherit(descriptor, settings) {
+            Ok(queue) => Some(Box::new(queue)),
+            Err(error) => {
+                warn!(%error, number, "a queue that was left cannot be used");
+                None
+            }
+        },
+        QueueReader::Nfq => {
+            warn!(
+                number,
+                "the reader nfq cannot go on with a queue that was left"
+            );
+            None
+        }
+    }
+}
+
 /// Whether queue `number` could be bound. What waits there is lost.
 ///
 /// # Errors
@@ -327,6 +354,8 @@ impl AddAssign for Losses {
 /// A queue as the kernel shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
+    /// The netlink port of the socket that reads it.
+    pub reader: u32,
     /// Packets that wait for an answer, taken by the reader or not.
     pub waiting: u64,
     /// Packets that were lost since the queue was bound.
@@ -354,10 +383,12 @@ fn row_of(row: &str, number: u16) -> Option<Standing> {
         .split_whitespace()
         .map_while(|column| column.parse().ok())
         .collect();
-    let [queue, _, waiting, _, _, queue_full, buffer_full, ..] = columns[..] else {
+    let [queue, reader, waiting, _, _, queue_full, buffer_full, ..] = columns[..] else {
         return None;
     };
+    let reader = u32::try_from(reader).ok()?;
     (queue == u64::from(number)).then_some(Standing {
+        reader,
         waiting,
         losses: Losses {
             queue_full,
@@ -374,6 +405,7 @@ mod tests {
     fn depth_and_losses_are_read_from_the_row_of_the_queue() {
         let row = "    5   2304     3 2  2048     7    11      900  1";
         let standing = Standing {
+            reader: 2304,
             waiting: 3,
             losses: Losses {
                 queue_full: 7,

@@ -1,11 +1,12 @@
 //! Signals as something that can be waited for: SIGTERM and SIGINT ask the process to end, SIGHUP to read
-//! its configuration again, SIGUSR1 to open its file of events anew.
+//! its configuration again, SIGUSR1 to open its file of events anew, SIGUSR2 to hand over to the program
+//! that is installed by now.
 
 use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::pipe;
 
 /// Becomes readable when one of some signals has come.
@@ -53,6 +54,14 @@ impl Signals {
     /// When the system has no descriptors left.
     pub fn reopen() -> io::Result<Signals> {
         Signals::listen(&[SIGUSR1])
+    }
+
+    /// Takes over the signal that asks for the program to be executed anew in its own place.
+    ///
+    /// # Errors
+    /// When the system has no descriptors left.
+    pub fn succession() -> io::Result<Signals> {
+        Signals::listen(&[SIGUSR2])
     }
 
     fn listen(signals: &[i32]) -> io::Result<Signals> {

@@ -71,10 +71,7 @@ impl Visitors {
 
 fn overview(now: Timestamp, daemon: &mut Daemon) -> Overview {
     let counted = daemon.statistics();
-    let census = daemon
-        .workers
-        .ask_all(|reply| Request::operate(reply, |engine, _| engine.census()));
-    let census = census.unwrap_or_default();
+    let (clients, peers) = daemon.census();
     let queues = daemon.queues.iter().map(|open| {
         let standing = queue::standing(open.number);
         QueueState {
@@ -89,8 +86,8 @@ fn overview(now: Timestamp, daemon: &mut Daemon) -> Overview {
         now,
         uptime: operations.uptime(now),
         counted,
-        clients: census.iter().map(|(clients, _)| clients).sum(),
-        peers: census.iter().map(|(_, peers)| peers).sum(),
+        clients,
+        peers,
         queues: queues.collect(),
         rules_present: nft::has_own_table().ok(),
         mode: operations.configuration.settings().mode.value,

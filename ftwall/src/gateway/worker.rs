@@ -9,6 +9,8 @@
 use std::fmt;
 use std::net::SocketAddrV4;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -88,6 +90,8 @@ pub(super) struct Inbox {
     pub(super) requests: Receiver<Request>,
     /// Rung after each request.
     pub(super) bell: Bell,
+    /// Counted up once in each round: a worker that hangs stops counting.
+    pub(super) rounds: Arc<AtomicU64>,
 }
 
 /// Everything that packets of some hosts meet.
@@ -193,6 +197,7 @@ impl Worker {
     /// When the system does not let it wait for packets.
     pub(super) fn serve(&mut self, inbox: &Inbox) -> anyhow::Result<()> {
         loop {
+            inbox.rounds.fetch_add(1, Ordering::Relaxed);
             self.sleep(inbox).context("waiting for packets")?;
             if self.answer_requests(inbox).is_break() {
                 self.sets = None;
@@ -203,6 +208,17 @@ impl Worker {
             self.see_to_time();
             self.drain();
         }
+    }
+
+    /// The queues, the most urgent first.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &dyn PacketQueue> {
+        self.queues.iter().map(|queue| &**queue)
+    }
+
+    /// Gives up the queues, for another daemon to go on with. What waits in them goes on waiting.
+    pub(super) fn into_queues(mut self) -> Vec<Box<dyn PacketQueue>> {
+        self.drain();
+        self.queues
     }
 
     /// Answers what still waits, now that no rule sends more, and says what was counted.

@@ -1,6 +1,8 @@
 //! All workers, each on a thread of its own, and how the rest of the daemon speaks to them.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -36,6 +38,10 @@ pub struct Workers {
 struct Handle {
     requests: SyncSender<Request>,
     bell: Bell,
+    /// Counted up by the worker in each of its rounds.
+    rounds: Arc<AtomicU64>,
+    /// Rounds when they were last looked at.
+    seen: u64,
     thread: JoinHandle<(Worker, anyhow::Result<()>)>,
 }
 
@@ -58,6 +64,22 @@ impl Workers {
     #[must_use]
     pub const fn ended(&self) -> &Bell {
         &self.ended
+    }
+
+    /// Whether every worker has come round since this was last true. Each does so every second at least,
+    /// if nothing holds it up.
+    #[must_use]
+    pub fn have_all_come_round(&mut self) -> bool {
+        let rounds: Vec<u64> = self.handles.iter().map(Handle::rounds).collect();
+        let mut pairs = rounds.iter().zip(&self.handles);
+        let all = pairs.all(|(rounds, handle)| *rounds != handle.seen);
+        if all {
+            let handles = self.handles.iter_mut();
+            handles
+                .zip(rounds)
+                .for_each(|(handle, now)| handle.seen = now);
+        }
+        all
     }
 
     /// Asks all workers at once; `request` makes a request out of where its answer goes. The answers are
@@ -109,6 +131,10 @@ impl Workers {
 }
 
 impl Handle {
+    fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
     /// False if too many requests wait, or nobody does for them.
     fn request(&self, request: Request) -> bool {
         let is_sent = self.requests.try_send(request).is_ok();
@@ -127,9 +153,11 @@ impl Handle {
 fn start(place: usize, mut worker: Worker, ended: &Bell) -> io::Result<Handle> {
     let (requests, received) = sync_channel(BACKLOG);
     let bell = Bell::new()?;
+    let rounds = Arc::new(AtomicU64::new(0));
     let inbox = Inbox {
         requests: received,
         bell: bell.clone(),
+        rounds: Arc::clone(&rounds),
     };
     let last_ring = RungWhenDropped(ended.clone());
     let work = move || {
@@ -143,6 +171,8 @@ fn start(place: usize, mut worker: Worker, ended: &Bell) -> io::Result<Handle> {
     Ok(Handle {
         requests,
         bell,
+        rounds,
+        seen: 0,
         thread,
     })
 }

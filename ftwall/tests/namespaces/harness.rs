@@ -87,9 +87,14 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts one and waits for its first line; nothing if this kernel cannot queue at all.
     pub(crate) fn start(arguments: &[&str]) -> Option<Daemon> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ftwall"))
-            .arg("run")
-            .args(arguments)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ftwall"));
+        command.arg("run").args(arguments);
+        Daemon::start_as(command)
+    }
+
+    /// As [`start`](Self::start), by a command that comes to it.
+    pub(crate) fn start_as(mut command: Command) -> Option<Daemon> {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

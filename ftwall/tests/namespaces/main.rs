@@ -10,6 +10,7 @@ mod operations;
 mod queue;
 mod sets;
 mod state;
+mod succession;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;

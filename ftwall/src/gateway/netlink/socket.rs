@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::SetSockOpt as _;
 use nix::{libc, setsockopt_impl, sockopt_impl};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
-    sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, send,
+    socket_with, sockopt,
 };
 use thiserror::Error;
 
@@ -43,6 +43,30 @@ impl Socket {
         let descriptor = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         bind(&descriptor, &SocketAddrNetlink::new(0, 0))?;
         Ok(Socket { descriptor })
+    }
+
+    /// A socket that another process has opened, and left to this one.
+    ///
+    /// # Errors
+    /// When it is no socket to netfilter.
+    pub fn inherited(descriptor: OwnedFd) -> io::Result<Socket> {
+        let domain = sockopt::socket_domain(&descriptor)?;
+        let protocol = sockopt::socket_protocol(&descriptor)?;
+        if domain != AddressFamily::NETLINK || protocol != Some(netlink::NETFILTER) {
+            return Err(io::Error::other("it is no socket to netfilter"));
+        }
+        ioctl_fionbio(&descriptor, true)?;
+        Ok(Socket { descriptor })
+    }
+
+    /// The port by which the kernel knows it.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn port(&self) -> io::Result<u32> {
+        let address = getsockname(self)?;
+        let address = SocketAddrNetlink::try_from(address)?;
+        Ok(address.pid())
     }
 
     /// Asks the kernel to go on with the next datagram when one finds no room. Otherwise it reports the
