@@ -71,21 +71,27 @@ impl Place {
     pub(crate) fn let_happen(&mut self, at: &str, happening: &str) {
         match happening {
             "a Kazaa client appears" => self.start_client("client1", "10.77.1.1"),
-            "it goes" => {
-                let client = self.hosts.pop().expect("it has appeared");
-                drop(client);
-            }
-            event => {
-                let event = event.strip_prefix("the event ").unwrap_or_else(|| {
-                    panic!("{at}: nobody knows how to let {happening:?} happen")
-                });
-                let daemon = self.daemon.as_ref().expect("the daemon reports events");
-                let text = format!("\"event_type\":\"{event}\"");
-                daemon
-                    .wait_line(|line| line.contains(&text), PATIENCE)
-                    .unwrap_or_else(|error| panic!("{at}: {error}"));
-            }
+            "another Kazaa client appears" => self.start_client("client2", "10.77.1.2"),
+            _ => self.await_event(at, happening),
         }
+    }
+
+    fn await_event(&self, at: &str, awaited: &str) {
+        if let Some(event) = awaited.strip_prefix("the event ") {
+            let daemon = self.daemon.as_ref().expect("the chapter starts it before");
+            wait_event(at, daemon, event);
+        } else if let Some(event) = awaited.strip_prefix("the file of events has ") {
+            wait_event(at, &self.follow_events(), event);
+        } else {
+            panic!("{at}: nobody knows how to let {awaited:?} happen");
+        }
+    }
+
+    fn follow_events(&self) -> Process {
+        let spec =
+            Spec::new(&self.binaries.ftwall).args(["events", "--follow", "--output", "json"]);
+        let follower = self.lab.node("gw").spawn(&spec);
+        follower.expect("the program is there")
     }
 
     /// Ends the daemon if the chapter has not done so.
@@ -124,7 +130,9 @@ impl Place {
     }
 
     fn start(&mut self) {
-        let spec = Spec::new(&self.binaries.ftwall).arg("run");
+        let spec = Spec::new(&self.binaries.ftwall)
+            .arg("run")
+            .env("STATE_DIRECTORY", private_dir().join("state"));
         let daemon = self.lab.node("gw").spawn(&spec);
         let daemon = daemon.expect("the program is there");
         daemon
@@ -170,6 +178,14 @@ impl Place {
         let all = own.into_iter().chain(std::env::split_paths(&usual));
         std::env::join_paths(all.chain(system)).expect("no directory has a colon in its name")
     }
+}
+
+/// Waits until a program has written this event.
+fn wait_event(at: &str, program: &Process, event: &str) {
+    let text = format!("\"event_type\":\"{event}\"");
+    program
+        .wait_line(|line| line.contains(&text), PATIENCE)
+        .unwrap_or_else(|error| panic!("{at}: {error}"));
 }
 
 /// An /etc that can be written to and goes with the capsule.
