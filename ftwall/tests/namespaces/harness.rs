@@ -84,6 +84,14 @@ pub(crate) struct Daemon {
     events: BufReader<ChildStdout>,
 }
 
+impl Drop for Daemon {
+    /// A test that failed leaves nobody behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Daemon {
     /// Starts one and waits for its first line; nothing if this kernel cannot queue at all.
     pub(crate) fn start(arguments: &[&str]) -> Option<Daemon> {

@@ -79,7 +79,7 @@ fn a_real_prometheus_scrapes_a_locked_client_and_knows_every_query_that_is_shipp
         wait_for("the loss to be seen", || {
             query("ftwall_rules_present == 0").is_some()
         });
-        prometheus.end();
+        drop(prometheus);
         daemon.end("TERM");
     });
 }
@@ -238,10 +238,12 @@ impl Prometheus {
         std::thread::spawn(move || lines.for_each(drop));
         Self(child)
     }
+}
 
-    fn end(mut self) {
-        self.0.kill().expect("it was started here");
-        self.0.wait().expect("it was started here");
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
