@@ -22,7 +22,7 @@ use crate::gateway::backend::Backend;
 use crate::gateway::fan_out::{FanOut, FanOutError, Shards};
 use crate::gateway::marks::{MarkField, MarkFieldError};
 use crate::gateway::rules::{InboundBlock, PayloadTest, RuleSettings};
-use crate::protocol::PROTOCOLS;
+use crate::protocol::{HARMLESS_SHAPES, PROTOCOLS};
 use crate::{EngineConfig, Timestamp};
 
 /// Where the configuration is looked for unless told otherwise.
@@ -196,6 +196,7 @@ impl Configuration {
                 .flat_map(|protocol| protocol.udp_shapes)
                 .cloned()
                 .collect(),
+            harmless: HARMLESS_SHAPES,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::gateway::inbound;
 use crate::gateway::marks::MarkField;
 use crate::gateway::nft::Listing;
 use crate::gateway::rules::{self, InboundBlock, OpenPort, PayloadTest, RuleSettings, WhenDown};
-use crate::protocol::PROTOCOLS;
+use crate::protocol::{HARMLESS_SHAPES, PROTOCOLS};
 
 /// One octet that says what the rest is.
 pub(super) const TARGET: Target = Target {
@@ -150,6 +150,7 @@ fn read_settings(input: &mut Input<'_>) -> Option<RuleSettings> {
             .flat_map(|protocol| protocol.udp_shapes)
             .cloned()
             .collect(),
+        harmless: HARMLESS_SHAPES,
     })
 }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::failure::MissingPrivilege;
 use super::nft::{self, Listing};
@@ -108,7 +108,10 @@ pub fn probe_payload_test() -> PayloadTest {
     match checked {
         Ok(()) => PayloadTest::InnerHeader,
         Err(error) => {
-            debug!(%error, "no @ih here: finding payload by packet length");
+            warn!(
+                %error,
+                "nft cannot look behind TCP headers here: bare acknowledgements with options and TLS are queued too"
+            );
             PayloadTest::Length
         }
     }

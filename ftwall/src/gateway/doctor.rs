@@ -198,7 +198,7 @@ fn nft_features() -> [Check; 3] {
             "payload test",
             State::Degraded,
             &payload,
-            "Linux 5.16 and nft 1.0.1 find payload exactly; until then bare acknowledgements are queued too",
+            "Linux 5.16 and nft 1.0.1 find payload exactly; until then bare acknowledgements and TLS are queued too",
         ),
     ]
 }

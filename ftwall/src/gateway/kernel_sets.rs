@@ -6,7 +6,7 @@
 //! engine knows it too.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::nft_json::{add_elements, address, concat, delete_elements, expiring};
-use super::rules::{LOCKED, PEERS, Transport};
+use super::rules::{LOCKED, PEERS, PROVEN, Transport};
 use super::set_elements::{SetError, SetWriter};
 use crate::suspects::{ANNOUNCE_INTERVAL, RELEARN_INTERVAL};
 use crate::{Action, EngineConfig};
@@ -34,6 +34,8 @@ pub enum Element {
     Locked(Ipv4Addr),
     /// This client knows this peer, over this protocol.
     Peer(Ipv4Addr, SocketAddrV4, Transport),
+    /// This address has proven to be something else than a peer.
+    Proven(Ipv4Addr),
 }
 
 impl Element {
@@ -42,6 +44,7 @@ impl Element {
         match self {
             Element::Locked(_) => LOCKED,
             Element::Peer(..) => PEERS,
+            Element::Proven(_) => PROVEN,
         }
     }
 }
@@ -132,12 +135,17 @@ pub const fn blocked(engine: &EngineConfig) -> &'static [Transport] {
 /// engine does not announce every renewal and takes out itself what has ended: elements stay longer by
 /// the time a renewal may go unannounced, so that the kernel never forgets first.
 pub fn set_changes(action: &Action, blocked: &[Transport]) -> impl Iterator<Item = Change> {
-    let (lock, peer) = match *action {
+    let (single, peer) = match *action {
         Action::LockHost { host, for_ } => {
             let stays = for_.saturating_add(ANNOUNCE_INTERVAL);
             (Some((Element::Locked(host), Some(stays))), None)
         }
         Action::ReleaseHost { host } => (Some((Element::Locked(host), None)), None),
+        // Half the time: the daemon has to see a proof now and then, or it would itself forget.
+        Action::ProveAddress {
+            address: IpAddr::V4(address),
+            for_,
+        } => (Some((Element::Proven(address), Some(for_ / 2))), None),
         Action::LearnPeer {
             client,
             peer,
@@ -152,7 +160,10 @@ pub fn set_changes(action: &Action, blocked: &[Transport]) -> impl Iterator<Item
         Action::LearnPeer {
             kernel_drop: false, ..
         }
-        | Action::ProveAddress { .. }
+        | Action::ProveAddress {
+            address: IpAddr::V6(_),
+            ..
+        }
         | Action::Answer { .. }
         | Action::Probe { .. } => (None, None),
     };
@@ -162,7 +173,7 @@ pub fn set_changes(action: &Action, blocked: &[Transport]) -> impl Iterator<Item
             .iter()
             .map(move |transport| (element(transport), stays))
     });
-    lock.into_iter().chain(peers)
+    single.into_iter().chain(peers)
 }
 
 fn write_until_closed(
@@ -181,29 +192,33 @@ fn write_until_closed(
     }
 }
 
-/// Writes a batch with `apply`, and returns what that refused. If it refuses the whole, locks and peers
-/// are written apart, because a full set of peers must not keep a host from being locked.
+/// Writes a batch with `apply`, and returns what that refused. If it refuses the whole, each set is
+/// written apart, because a full set of peers must not keep a host from being locked.
 pub fn write<E>(batch: &Batch, mut apply: impl FnMut(&Batch) -> Result<(), E>) -> Vec<E> {
     let Err(error) = apply(batch) else {
         return Vec::new();
     };
-    let is_lock = |element: &Element| matches!(element, Element::Locked(_));
-    let (locks, peers): (Batch, Batch) = batch.iter().partition(|(element, _)| is_lock(element));
-    if locks.is_empty() || peers.is_empty() {
+    let parts = SETS.map(|set| {
+        let of_set = batch.iter().filter(|(element, _)| element.set() == set);
+        of_set
+            .map(|(element, stays)| (*element, *stays))
+            .collect::<Batch>()
+    });
+    if parts.iter().any(|part| part.len() == batch.len()) {
         return vec![error];
     }
-    [locks, peers]
-        .iter()
-        .filter_map(|part| apply(part).err())
-        .collect()
+    let parts = parts.iter().filter(|part| !part.is_empty());
+    parts.filter_map(|part| apply(part).err()).collect()
 }
+
+/// Every set that changes with packets, the most important first.
+pub(super) const SETS: [&str; 3] = [LOCKED, PEERS, PROVEN];
 
 /// A batch as `nft` would have to be told, for whoever models or checks what is written. Each element is
 /// added, deleted and added again: adding alone need not renew the timeout of an element that is there,
 /// and deleting alone fails for one that has just left.
 pub fn commands(batch: &Batch) -> Vec<Value> {
-    [LOCKED, PEERS]
-        .iter()
+    SETS.iter()
         .flat_map(|set| set_commands(set, batch))
         .collect()
 }
@@ -227,6 +242,7 @@ fn set_commands(set: &str, batch: &Batch) -> Vec<Value> {
 fn key(element: &Element) -> Value {
     match *element {
         Element::Locked(host) => address(host),
+        Element::Proven(server) => address(server),
         Element::Peer(client, peer, transport) => concat(&[
             address(client),
             address(*peer.ip()),
@@ -307,6 +323,19 @@ mod tests {
             kernel_drop: true,
         };
         assert_eq!(changes(&learned)[0].1, Some(for_ + RELEARN_INTERVAL));
+    }
+
+    #[test]
+    fn the_daemon_sees_a_proof_again_before_it_forgets_one() {
+        let for_ = Duration::from_secs(3600);
+        let proves = |address| Action::ProveAddress { address, for_ };
+        let changes = |action: &Action| set_changes(action, &[Transport::Tcp]).collect::<Vec<_>>();
+        let server = Ipv4Addr::new(203, 0, 113, 1);
+        assert_eq!(
+            changes(&proves(server.into())),
+            [(Element::Proven(server), Some(for_ / 2))]
+        );
+        assert_eq!(changes(&proves(server.to_ipv6_mapped().into())), []);
     }
 
     #[test]

@@ -128,13 +128,18 @@ pub fn masked(key: &Value, mask: u32) -> Value {
     json!({ "&": [key, mask] })
 }
 
-/// `low-high`, both included.
-pub fn range(low: u16, high: u16) -> Value {
+/// `low-high`, both included, of up to four octets.
+pub fn word_range(low: u32, high: u32) -> Value {
     if low == high {
         json!(low)
     } else {
         json!({ "range": [low, high] })
     }
+}
+
+/// `low-high`, both included.
+pub fn range(low: u16, high: u16) -> Value {
+    word_range(low.into(), high.into())
 }
 
 /// Sets `bits` in `key`, a packet mark or a conntrack mark.

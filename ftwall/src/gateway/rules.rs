@@ -13,6 +13,8 @@
 //! more than its recognisers accept. Rules change by emptying and filling the chains in one
 //! transaction: the sets keep what was learned, and no base chain is deleted while packets wait.
 
+mod harmless;
+
 use std::fmt::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -31,12 +33,15 @@ use super::nft_json::{
     masked, meta, prefix, queue, range, raw, set_bits,
 };
 use super::xt;
-use crate::protocol::{ByteMatch, Direction, UdpShape};
+use crate::protocol::{ByteMatch, Direction, HarmlessShape, UdpShape};
 
 /// Set of hosts that are locked.
 pub const LOCKED: &str = "locked";
 /// Set of learned peers, each for one inside host: client . peer . protocol . port.
 pub const PEERS: &str = "peers";
+
+/// Set of outside addresses that have proven to be something else than peers.
+pub const PROVEN: &str = "proven";
 
 const INSIDE: &str = "inside";
 const EXEMPT: &str = "exempt";
@@ -56,6 +61,8 @@ const KEEP_PRIORITY: i32 = -140;
 /// kernel takes memory as elements come, so this only bounds an attack.
 const LOCKED_SIZE: u32 = 1 << 17;
 const PEERS_SIZE: u32 = 1 << 20;
+/// As many as the engine holds; for others the daemon is asked.
+const PROVEN_SIZE: u32 = 1 << 16;
 
 /// Locked hosts' connection attempts below this port are left to the payload.
 const FIRST_DIALED_PORT: u16 = 1024;
@@ -168,6 +175,8 @@ pub struct RuleSettings {
     pub payload_test: PayloadTest,
     /// UDP datagrams that the daemon has to see.
     pub shapes: Vec<UdpShape>,
+    /// First segments that clear their connections.
+    pub harmless: &'static [HarmlessShape],
 }
 
 /// The commands that put the rules in place, or replace what is there, in one transaction.
@@ -212,6 +221,9 @@ fn sets(settings: &RuleSettings) -> Vec<Value> {
     let mut commands = vec![
         add_expiring_set(LOCKED, &json!("ipv4_addr"), LOCKED_SIZE),
         add_expiring_set(PEERS, &peer, PEERS_SIZE),
+        add_expiring_set(PROVEN, &json!("ipv4_addr"), PROVEN_SIZE),
+        // A daemon that starts has not seen the proofs itself.
+        flush_set(PROVEN),
     ];
     commands.extend(network_set(INSIDE, &settings.inside));
     commands.extend(network_set(EXEMPT, &settings.exempt));
@@ -270,6 +282,7 @@ fn decide_rules(settings: &RuleSettings) -> Vec<Value> {
     rules.push(tolerated_rule(settings.marks));
     rules.push(dial_rule());
     rules.push(dial_answer_rule());
+    rules.extend(harmless::rules(settings));
     rules.push(payload_rule(settings.payload_test, settings.marks));
     if settings.strict {
         rules.extend(strict_rules());
@@ -719,6 +732,7 @@ fn destination() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::HARMLESS_SHAPES;
 
     const PING: UdpShape = UdpShape {
         name: "ping",
@@ -744,7 +758,7 @@ mod tests {
         }],
     };
 
-    fn settings() -> RuleSettings {
+    pub(super) fn settings() -> RuleSettings {
         RuleSettings {
             inside: vec!["10.77.0.0/16".parse().expect("a literal")],
             exempt: vec!["10.77.9.9/32".parse().expect("a literal")],
@@ -755,6 +769,7 @@ mod tests {
             inbound: None,
             payload_test: PayloadTest::InnerHeader,
             shapes: vec![PING, PONG],
+            harmless: HARMLESS_SHAPES,
         }
     }
 
@@ -840,6 +855,7 @@ mod tests {
         "watched long enough, nobody locked"
         "a locked host dials"
         "a dial of a locked host is answered"
+        "TLS ClientHello"
         "TCP payload, undecided"
         "strict: UDP from a locked host"
         "strict: UDP to a locked host"

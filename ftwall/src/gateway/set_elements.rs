@@ -11,10 +11,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::kernel_sets::{Batch, Element};
+use super::kernel_sets::{Batch, Element, SETS};
 use super::netlink::{AttributeWriter, Header, Message, MessageWriter, ReceiveError, Socket};
 use super::nft_json::TABLE;
-use super::rules::{LOCKED, PEERS, Transport};
+use super::rules::Transport;
 
 /// Why elements could not be written; nothing of the transaction was then.
 #[derive(Debug, Error)]
@@ -170,8 +170,6 @@ fn as_io(error: ReceiveError) -> io::Error {
     }
 }
 
-const SETS: [&str; 2] = [LOCKED, PEERS];
-
 /// A refusal repeats the message it refuses.
 const LONGEST_ANSWER: usize = 1 << 16;
 
@@ -280,7 +278,9 @@ fn write_element(list: &mut AttributeWriter<'_>, element: &Element, stay: Stay) 
 /// Every part of a concatenation fills whole words.
 fn write_key(data: &mut AttributeWriter<'_>, element: &Element) {
     match *element {
-        Element::Locked(host) => data.attribute(DATA_VALUE, &host.octets()),
+        Element::Locked(address) | Element::Proven(address) => {
+            data.attribute(DATA_VALUE, &address.octets());
+        }
         Element::Peer(client, peer, transport) => {
             let [a, b] = peer.port().to_be_bytes();
             let protocol = [protocol_number(transport), 0, 0, 0];

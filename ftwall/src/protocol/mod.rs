@@ -15,6 +15,10 @@ use crate::Evidence;
 use crate::config::Reply;
 use crate::verdict::ClearReason;
 
+/// First segments whose connections the kernel may clear by itself, where no host is locked and the
+/// address is known to serve something else than FastTrack.
+pub const HARMLESS_SHAPES: &[HarmlessShape] = &[web::CLIENT_HELLO];
+
 /// Every protocol that is recognised.
 pub const PROTOCOLS: &[Protocol] = &[fasttrack::PROTOCOL];
 
@@ -198,6 +202,53 @@ impl UdpShape {
                     .get(usize::from(wanted.offset))
                     .is_some_and(|byte| byte & wanted.mask == wanted.value)
             })
+    }
+}
+
+/// A first segment that proves its connection harmless as it stands, said in words a packet filter can
+/// compare: always less than the recogniser takes for proof, and never as short as an opener.
+#[derive(Debug, Clone, Copy)]
+pub struct HarmlessShape {
+    /// Stable name.
+    pub name: &'static str,
+    /// Octets of payload in the segment, at least.
+    pub min_payload: u16,
+    /// What its first octets are.
+    pub words: &'static [WordRange],
+}
+
+impl HarmlessShape {
+    /// Whether the payload of a segment has this shape.
+    #[must_use]
+    pub fn matches(&self, payload: &[u8]) -> bool {
+        payload.len() >= usize::from(self.min_payload)
+            && self.words.iter().all(|word| word.matches(payload))
+    }
+}
+
+/// Neighbouring octets of a payload, and between what they are as a number in network order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WordRange {
+    /// Distance from the first octet of the payload.
+    pub offset: u8,
+    /// How many octets, one to four.
+    pub octets: u8,
+    /// The least number.
+    pub low: u32,
+    /// The greatest number.
+    pub high: u32,
+}
+
+impl WordRange {
+    fn matches(self, payload: &[u8]) -> bool {
+        let start = usize::from(self.offset);
+        let octets = payload.get(start..start + usize::from(self.octets));
+        octets.is_some_and(|octets| {
+            let number = octets
+                .iter()
+                .fold(0, |number, octet| number << 8 | u32::from(*octet));
+            (self.low..=self.high).contains(&number)
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! client cannot say by chance.
 
 use super::head::{MessageHead, RequestLine, is_status_line};
-use super::{Conversation, Head, Standing};
+use super::{Conversation, HarmlessShape, Head, Standing, WordRange};
 use crate::verdict::ClearReason;
 
 /// What is known about a conversation that no recogniser has anything more to say about.
@@ -116,6 +116,43 @@ fn is_client_hello(octets: &[u8]) -> bool {
 /// From a message header alone up to the largest record.
 const TLS_RECORD_LEN: std::ops::RangeInclusive<u16> = 4..=16_384;
 
+/// A ClientHello as the kernel can tell it. Today's are of 180 octets and more; eight openers' worth keeps
+/// openers out whatever their octets are, and drawn octets have all these words once in 10^20 times.
+pub(super) const CLIENT_HELLO: HarmlessShape = HarmlessShape {
+    name: "TLS ClientHello",
+    min_payload: 8 * 12,
+    words: &[
+        // Record: handshake, version.
+        WordRange {
+            offset: 0,
+            octets: 3,
+            low: 0x16_03_00,
+            high: 0x16_03_04,
+        },
+        // Its length: no less than what is there behind its header, no more than the largest.
+        WordRange {
+            offset: 3,
+            octets: 2,
+            low: 8 * 12 - 5,
+            high: 16_384,
+        },
+        // Message: ClientHello, of less than 2^16 octets.
+        WordRange {
+            offset: 5,
+            octets: 2,
+            low: 0x01_00,
+            high: 0x01_00,
+        },
+        // Its version.
+        WordRange {
+            offset: 9,
+            octets: 2,
+            low: 0x03_00,
+            high: 0x03_03,
+        },
+    ],
+};
+
 /// Fewer octets than an opener has can still become anything.
 const fn unfinished_or_foreign(octets: &[u8]) -> Opening {
     if octets.len() < 12 {
@@ -199,6 +236,44 @@ mod tests {
         );
         assert_eq!(stands(&hello[..10], b""), Standing::Open);
         assert_eq!(stands(&hello[..1], b""), Standing::Open);
+    }
+
+    #[test]
+    fn what_the_kernel_clears_as_tls_the_recogniser_clears_too() {
+        let mut hello = b"\x16\x03\x01\x00\x60\x01\x00\x00\x5c\x03\x03".to_vec();
+        hello.resize(101, 0x9a);
+        assert!(CLIENT_HELLO.matches(&hello));
+        let harmless = Standing::Harmless(ClearReason::TlsClientHello);
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut cleared = 0;
+        for _ in 0..20_000 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let [octet, at, ..] = (state >> 16).to_be_bytes()[2..] else {
+                unreachable!("eight octets")
+            };
+            let mut altered = hello.clone();
+            altered[usize::from(at % 11)] = octet;
+            if CLIENT_HELLO.matches(&altered) {
+                cleared += 1;
+                assert_eq!(stands(&altered, b""), harmless, "{altered:02x?}");
+            }
+        }
+        assert!((1_000..19_000).contains(&cleared), "{cleared} of 20,000");
+    }
+
+    #[test]
+    fn the_kernel_clears_nothing_as_short_as_an_opener_and_no_beginning_of_a_hello() {
+        let mut hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
+        hello.resize(517, 0x9a);
+        assert!(CLIENT_HELLO.matches(&hello));
+        for len in 0..usize::from(CLIENT_HELLO.min_payload) {
+            assert!(!CLIENT_HELLO.matches(&hello[..len]), "{len}");
+        }
+        // Its record ends before what is there does.
+        hello[3..5].copy_from_slice(&90_u16.to_be_bytes());
+        assert!(!CLIENT_HELLO.matches(&hello));
     }
 
     #[test]

@@ -45,6 +45,8 @@ enum Script {
     Request(HttpStyle),
     Give,
     Web,
+    /// A TLS ClientHello with this many octets behind its header, and its answer.
+    Tls(u16),
     ServerFirst,
     Noise(Vec<u8>),
     Datagrams(Vec<Vec<u8>>),
@@ -124,6 +126,7 @@ fn script() -> impl Strategy<Value = Script> {
         2 => style.prop_map(Script::Request),
         1 => Just(Script::Give),
         2 => Just(Script::Web),
+        3 => (0..600_u16).prop_map(Script::Tls),
         1 => Just(Script::ServerFirst),
         1 => vec(any::<u8>(), 1..64).prop_map(Script::Noise),
         5 => vec(datagram(), 1..6).prop_map(Script::Datagrams),
@@ -295,6 +298,11 @@ impl Talk {
                     b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes".to_vec(),
                 ),
             ],
+            Script::Tls(length) => vec![
+                (false, client_hello(*length, rng)),
+                (true, [&[0x16, 3, 3, 0, 90, 2][..], &[0x5a; 89]].concat()),
+                (false, [&[0x17, 3, 3, 0, 40][..], &[0xa5; 40]].concat()),
+            ],
             Script::ServerFirst => vec![
                 (true, b"220 mail.example.org ESMTP\r\n".to_vec()),
                 (false, b"EHLO client\r\n".to_vec()),
@@ -308,6 +316,17 @@ impl Talk {
             }
         }
     }
+}
+
+/// A record of handshake with a ClientHello of `length` octets in it.
+fn client_hello(length: u16, rng: &mut StdRng) -> Vec<u8> {
+    let [high, low] = length.to_be_bytes();
+    let [record_high, record_low] = (length + 4).to_be_bytes();
+    let mut hello = vec![0x16, 3, 1, record_high, record_low, 1, 0, high, low, 3, 3];
+    let mut drawn = vec![0; usize::from(length).saturating_sub(2)];
+    rng.fill(&mut drawn[..]);
+    hello.extend(drawn);
+    hello
 }
 
 const FIN: u8 = 0x01;

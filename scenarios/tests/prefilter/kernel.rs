@@ -113,7 +113,8 @@ fn build() -> Lab {
     lab
 }
 
-/// ftwall's rules without a queue, every rule counted, one host locked and one peer known.
+/// ftwall's rules without a queue, every rule counted, one host locked, one peer known and
+/// one address proven.
 fn commands() -> Vec<Value> {
     let options = ["--inside", "10.77.0.0/16", "--strictness", "strict"];
     let settings = ftwall::cli::run_settings(&options).expect("documented options");
@@ -130,6 +131,7 @@ fn commands() -> Vec<Value> {
         (Element::Locked(HOSTS[0]), hour),
         (Element::Peer(HOSTS[0], peer, Transport::Tcp), hour),
         (Element::Peer(HOSTS[0], peer, Transport::Udp), hour),
+        (Element::Proven(PEERS[2]), hour),
     ]);
     commands.extend(kernel_sets::commands(&batch));
     commands
