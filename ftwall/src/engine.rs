@@ -8,6 +8,7 @@ mod history;
 mod operator;
 mod restoring;
 mod segment;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
@@ -23,12 +24,14 @@ pub use operator::{
     Block, BlockError, Explanation, KnownPeer, Lifted, LockedClient, PolicyChoice, Subject, Test,
 };
 use segment::Arrival;
+use tally::Tally;
 
 use crate::config::Mode;
 use crate::event::{EventType, PacketEnds};
 use crate::flow::{FlowTable, Role};
 use crate::packet::{Malformed, Packet, Transport};
 use crate::policy::{self, Ruling, Situation};
+use crate::protocol::ShortPayload;
 use crate::suspects::{Origin, Outbox, Sighting, Suspects, drop_details};
 use crate::verdict::{DropReason, PassReason};
 use crate::{EngineConfig, Event, Evidence, Timestamp, Verdict};
@@ -99,7 +102,7 @@ pub enum Action {
         /// The client's own address and port.
         to: SocketAddrV4,
         /// The datagram's payload.
-        payload: Vec<u8>,
+        payload: ShortPayload,
     },
     /// Ask a locked host whether its client still runs, in a peer's name, over UDP.
     Probe {
@@ -108,7 +111,7 @@ pub enum Action {
         /// The client's own address and port.
         to: SocketAddrV4,
         /// The datagram's payload.
-        payload: Vec<u8>,
+        payload: ShortPayload,
     },
 }
 
@@ -119,9 +122,9 @@ pub struct Counters {
     pub packets: u64,
     /// Packets whose headers do not hold together, whatever became of them.
     pub malformed: u64,
-    /// Packets by verdict and reason.
+    /// Packets by verdict and reason, as far as there were any.
     pub verdicts: BTreeMap<Verdict, u64>,
-    /// Evidence by name.
+    /// Evidence by name, as far as there was any.
     pub evidence: BTreeMap<&'static str, u64>,
 }
 
@@ -150,7 +153,7 @@ pub struct Engine {
     flows: FlowTable,
     suspects: Suspects,
     out: Outbox,
-    counters: Counters,
+    tally: Tally,
     by_hand: ByHand,
     history: History,
     /// What was last found, until the packet in which it was found is judged.
@@ -232,7 +235,7 @@ impl Engine {
             flows: FlowTable::new(config.capacity.flows, config.capacity.buffered, seed),
             suspects: Suspects::new(&config, seed),
             out: Outbox::default(),
-            counters: Counters::default(),
+            tally: Tally::default(),
             by_hand: ByHand::new(seed),
             history: History::new(seed),
             found: None,
@@ -257,8 +260,7 @@ impl Engine {
             Ok(packet) => self.judge(now, &packet, ingress.conntrack),
             Err(malformed) => self.judge_malformed(now, malformed),
         };
-        self.counters.packets += 1;
-        *self.counters.verdicts.entry(verdict).or_default() += 1;
+        self.tally.count_verdict(verdict);
         verdict
     }
 
@@ -309,8 +311,8 @@ impl Engine {
 
     /// What was counted so far.
     #[must_use]
-    pub const fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn counters(&self) -> Counters {
+        self.tally.counters()
     }
 
     /// How much is remembered right now. Looks at every flow: for tests and measurements.
@@ -388,7 +390,7 @@ impl Engine {
     }
 
     fn judge_malformed(&mut self, now: Timestamp, malformed: Malformed) -> Verdict {
-        self.counters.malformed += 1;
+        self.tally.count_malformed();
         match malformed {
             Malformed::Ip => Verdict::Pass(PassReason::Malformed),
             Malformed::Transport {
@@ -569,7 +571,7 @@ impl Engine {
 
     fn count(&mut self, evidence: Evidence) {
         self.found = Some(evidence);
-        *self.counters.evidence.entry(evidence.name()).or_default() += 1;
+        self.tally.count_evidence(evidence);
     }
 }
 

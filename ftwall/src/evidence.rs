@@ -46,6 +46,28 @@ pub enum Evidence {
 }
 
 impl Evidence {
+    /// Every kind, in order.
+    pub const ALL: [Self; Self::OpenerBeginning as usize + 1] = [
+        Self::UdpPing,
+        Self::UdpPong,
+        Self::UdpPong2,
+        Self::UdpPong2Answer,
+        Self::ConstantOpener,
+        Self::EncryptedOpener,
+        Self::OpenerShape,
+        Self::TextOpener,
+        Self::HandshakePair,
+        Self::HashRequest,
+        Self::MarkedRequest,
+        Self::MarkedResponse,
+        Self::NumberedRequest,
+        Self::SpecialPath,
+        Self::Give,
+        Self::TransferBeginning,
+        Self::AnswerBeginning,
+        Self::OpenerBeginning,
+    ];
+
     /// Stable name in snake case.
     #[must_use]
     pub const fn name(self) -> &'static str {

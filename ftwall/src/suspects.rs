@@ -19,7 +19,7 @@ use crate::engine::{Action, Hearsay};
 use crate::event::{Details, Event, EventType, PacketEnds, Refusal};
 use crate::expiring::Expiring;
 use crate::policy::{is_contested_port, is_system_port};
-use crate::protocol;
+use crate::protocol::{self, ShortPayload};
 use crate::verdict::Verdict;
 use crate::{Evidence, Timestamp};
 
@@ -108,7 +108,7 @@ impl Lock {
 pub(crate) struct Ping {
     pub(crate) from: SocketAddrV4,
     pub(crate) to: SocketAddrV4,
-    pub(crate) payload: Box<[u8]>,
+    pub(crate) payload: ShortPayload,
 }
 
 /// What one host has cost within the current minute.
@@ -947,7 +947,7 @@ mod tests {
         }
 
         fn ping(&mut self, now: Timestamp) {
-            let payload = (*b"\x27\0\0\0\x29\x80KaZaA\0").into();
+            let payload = ShortPayload::of(&[b"\x27\0\0\0\x29\x80KaZaA\0"]).expect("it is short");
             let from = SocketAddrV4::new(HOST, 1214);
             self.suspects.record_ping(
                 Ping {

@@ -9,42 +9,45 @@ use serde::{Serialize, Serializer};
 /// An instant, counted from an origin that the caller chooses.
 ///
 /// The daemon and the capture reader count from the Unix epoch; a test counts from its own start.
-/// The core only compares instants and adds durations to them.
+/// The core only compares instants and adds durations to them. Nanoseconds in one word: tables
+/// hold millions of instants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Timestamp(Duration);
+pub struct Timestamp(u64);
 
 impl Timestamp {
     /// The caller's origin.
-    pub const ORIGIN: Self = Self(Duration::ZERO);
+    pub const ORIGIN: Self = Self(0);
 
-    /// The instant this long after the origin.
+    /// The instant this long after the origin, or 292 years, whatever is less: half of what can be
+    /// counted, so that whatever the present is said to be, a deadline lies behind it.
     #[must_use]
     pub const fn after_origin(elapsed: Duration) -> Self {
-        Self(elapsed)
+        let elapsed = nanoseconds(elapsed);
+        Self(if elapsed > LATEST { LATEST } else { elapsed })
     }
 
     /// The instant this many whole seconds after the origin.
     #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
-        Self(Duration::from_secs(secs))
+        Self::after_origin(Duration::from_secs(secs))
     }
 
     /// The instant this many milliseconds after the origin.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
-        Self(Duration::from_millis(millis))
+        Self::after_origin(Duration::from_millis(millis))
     }
 
     /// How long after the origin this instant is.
     #[must_use]
     pub const fn since_origin(self) -> Duration {
-        self.0
+        Duration::from_nanos(self.0)
     }
 
     /// How long after `earlier` this instant is; zero if it is not after it.
     #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// Writes the instant as RFC 3339 in UTC with microseconds, for origins at the Unix epoch.
@@ -66,7 +69,19 @@ impl Add<Duration> for Timestamp {
 
     /// Saturates: a deadline too far away to be counted never comes.
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(duration))
+        Self(self.0.saturating_add(nanoseconds(duration)))
+    }
+}
+
+/// The last instant that is handed in.
+const LATEST: u64 = u64::MAX / 2;
+
+const fn nanoseconds(duration: Duration) -> u64 {
+    let all = duration.as_nanos();
+    if all > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        all as u64
     }
 }
 
@@ -131,7 +146,10 @@ mod tests {
     #[test]
     fn a_deadline_too_far_away_never_comes() {
         let never = Timestamp::from_secs(1) + Duration::MAX;
-        assert_eq!(never.since_origin(), Duration::MAX);
+        assert_eq!(never.since_origin(), Duration::from_nanos(u64::MAX));
+        assert_eq!(never + Duration::from_secs(1), never);
+        let latest = Timestamp::after_origin(Duration::MAX);
+        assert!(latest < latest + Duration::from_secs(1));
     }
 
     #[test]

@@ -38,6 +38,34 @@ impl Verdict {
         }
     }
 
+    /// Number of different verdicts.
+    pub(crate) const COUNT: usize = PassReason::ALL.len()
+        + TolerateReason::ALL.len()
+        + ClearReason::ALL.len()
+        + DropReason::ALL.len();
+
+    /// Every verdict, in order.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        let pass = PassReason::ALL.iter().copied().map(Self::Pass);
+        let tolerate = TolerateReason::ALL.iter().copied().map(Self::Tolerate);
+        let clear = ClearReason::ALL.iter().copied().map(Self::Clear);
+        let drop = DropReason::ALL.iter().copied().map(Self::Drop);
+        pass.chain(tolerate).chain(clear).chain(drop)
+    }
+
+    /// Its place among all of them, counted from zero.
+    pub(crate) const fn place(self) -> usize {
+        let tolerate = PassReason::ALL.len();
+        let clear = tolerate + TolerateReason::ALL.len();
+        let drop = clear + ClearReason::ALL.len();
+        match self {
+            Self::Pass(reason) => reason as usize,
+            Self::Tolerate(reason) => tolerate + reason as usize,
+            Self::Clear(reason) => clear + reason as usize,
+            Self::Drop(reason) => drop + reason as usize,
+        }
+    }
+
     /// Whether the packet is dropped.
     #[must_use]
     pub const fn is_drop(self) -> bool {

@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use ftwall::config::{LockedDials, Reply, Strictness};
+use ftwall::protocol::ShortPayload;
 use ftwall::{
     Action, ClearReason, Details, DropReason, EngineConfig, Event, EventType, Evidence, PassReason,
     Remembered, TolerateReason, Verdict,
@@ -50,7 +51,8 @@ fn a_ping_is_answered_in_the_name_of_the_peer_and_the_network() {
         .actions
         .iter()
         .find(|action| matches!(action, Action::Answer { .. }));
-    let payload = b"\x28\0\0\0\x29\0\x04\x06\x14\x32\0Grokster\0".to_vec();
+    let pong = b"\x28\0\0\0\x29\0\x04\x06\x14\x32\0Grokster\0";
+    let payload = ShortPayload::of(&[pong]).expect("it is short");
     let expected = Action::Answer {
         from: end(PEER),
         to: end(CLIENT),
@@ -263,7 +265,7 @@ fn a_lock_runs_out_unless_the_client_answers_the_probe_at_half_time() {
     let probe = Action::Probe {
         from: end(PEER),
         to: end(CLIENT),
-        payload: PING.to_vec(),
+        payload: ShortPayload::of(&[PING]).expect("it is short"),
     };
     assert_eq!(gateway.actions.last(), Some(&probe));
     assert_eq!(
@@ -1011,8 +1013,8 @@ fn evidence_too_weak_alone_is_counted_once_for_each_flow() {
         16,
     );
     flow.server_says(&mut gateway, b"HTTP/1.1 200 OK\r\n\r\n");
-    let counted: Vec<_> = gateway.engine.counters().evidence.iter().collect();
-    assert_eq!(counted, [(&"numbered_request", &1)]);
+    let counted: Vec<_> = gateway.engine.counters().evidence.into_iter().collect();
+    assert_eq!(counted, [("numbered_request", 1)]);
 }
 
 #[test]

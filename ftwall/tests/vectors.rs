@@ -141,9 +141,9 @@ impl Vector {
             (self.transport == "tcp").then(|| Connection::open(&mut gateway, first, second));
         let mut said = Vec::new();
         for message in &self.messages {
-            let before = gateway.engine.counters().evidence.clone();
+            let before = gateway.engine.counters().evidence;
             let verdict = say(&mut gateway, connection.as_mut(), &self.ends, message);
-            let counted = &gateway.engine.counters().evidence;
+            let counted = gateway.engine.counters().evidence;
             let mut new = counted
                 .iter()
                 .filter(|(name, count)| before.get(*name) != Some(*count));

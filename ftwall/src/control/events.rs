@@ -180,9 +180,9 @@ pub struct Statistics {
     pub latency: Latency,
 }
 
-impl From<&Counters> for Statistics {
+impl From<Counters> for Statistics {
     /// What the engine has counted; nothing of what only the shell can count.
-    fn from(counters: &Counters) -> Statistics {
+    fn from(counters: Counters) -> Statistics {
         let verdicts = counters
             .verdicts
             .iter()
@@ -191,7 +191,7 @@ impl From<&Counters> for Statistics {
             packets: counters.packets,
             malformed: counters.malformed,
             verdicts: verdicts.collect(),
-            evidence: counters.evidence.clone(),
+            evidence: counters.evidence,
             ..Statistics::default()
         }
     }

@@ -7,7 +7,7 @@ use crate::event::PacketEnds;
 use crate::flow::Role;
 use crate::packet::Datagram;
 use crate::policy;
-use crate::protocol::{self, Answer};
+use crate::protocol::{self, Answer, ShortPayload};
 use crate::suspects::Ping;
 use crate::verdict::{DropReason, PassReason};
 use crate::{Evidence, Timestamp, Verdict};
@@ -64,14 +64,9 @@ impl Engine {
         self.carry_out(now, parties, found, verdict);
         if found.evidence == Evidence::UdpPing && parties.host_initiated {
             let (from, to) = (parties.host, parties.peer);
-            self.suspects.record_ping(
-                Ping {
-                    from,
-                    to,
-                    payload: payload.into(),
-                },
-                now,
-            );
+            if let Some(payload) = ShortPayload::of(&[payload]) {
+                self.suspects.record_ping(Ping { from, to, payload }, now);
+            }
             if verdict.is_drop() {
                 self.answer(now, parties, payload);
             }

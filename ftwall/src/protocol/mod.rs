@@ -6,6 +6,7 @@
 
 mod fasttrack;
 pub(crate) mod head;
+mod short_payload;
 mod web;
 
 use std::net::SocketAddrV4;
@@ -14,6 +15,7 @@ use std::ops::RangeInclusive;
 use crate::Evidence;
 use crate::config::Reply;
 use crate::verdict::ClearReason;
+pub use short_payload::ShortPayload;
 
 /// First segments whose connections the kernel may clear by itself, where no host is locked and the
 /// address is known to serve something else than FastTrack.
@@ -33,8 +35,8 @@ pub struct Protocol {
     conversation: fn(&Conversation<'_>) -> Reading,
     midstream: fn(&[u8]) -> Option<Evidence>,
     announced_peers: fn(&[u8]) -> Vec<SocketAddrV4>,
-    answer: fn(&Answer<'_>) -> Option<Vec<u8>>,
-    probe: fn(&[u8]) -> Option<Vec<u8>>,
+    answer: fn(&Answer<'_>) -> Option<ShortPayload>,
+    probe: fn(&[u8]) -> Option<ShortPayload>,
 }
 
 /// The first octets of both directions of one TCP conversation.
@@ -166,14 +168,14 @@ pub(crate) struct Answer<'a> {
 }
 
 /// A well-formed answer to a ping, in the network the ping names.
-pub(crate) fn answer_to(answer: &Answer<'_>) -> Option<Vec<u8>> {
+pub(crate) fn answer_to(answer: &Answer<'_>) -> Option<ShortPayload> {
     PROTOCOLS
         .iter()
         .find_map(|protocol| (protocol.answer)(answer))
 }
 
 /// A datagram that a client running in the ping's network reacts to.
-pub(crate) fn probe_for(ping: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn probe_for(ping: &[u8]) -> Option<ShortPayload> {
     PROTOCOLS.iter().find_map(|protocol| (protocol.probe)(ping))
 }
 

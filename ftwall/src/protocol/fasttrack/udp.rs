@@ -4,7 +4,7 @@
 //! Only the whole shape counts. First octets and lengths alone are shared with DNS, OpenVPN and
 //! many others; the whole shapes of ping and pong had no hit in 34,605 foreign datagrams.
 
-use super::super::{Answer, ByteMatch, Direction, UdpShape};
+use super::super::{Answer, ByteMatch, Direction, ShortPayload, UdpShape};
 use crate::Evidence;
 use crate::config::Reply;
 
@@ -91,27 +91,27 @@ pub(super) fn read(payload: &[u8]) -> Option<Evidence> {
 
 /// The answer to a ping that the configuration asks for, well-formed: a malformed pong makes giFT
 /// stop pinging, and then nothing more would be learned from it.
-pub(super) fn answer(answer: &Answer<'_>) -> Option<Vec<u8>> {
+pub(super) fn answer(answer: &Answer<'_>) -> Option<ShortPayload> {
     let name = network_name(answer.ping)?;
     let encryption = 0x29;
     match answer.reply {
         // Counter, unknown word and load as seen in real pongs; both open clients accept it.
         Reply::Pong => {
             let fields = [PONG, 0, 0, 0, encryption, 0, 0x04, 0x06, 0x14, 0x32, 0];
-            Some([&fields[..], name, &[0]].concat())
+            ShortPayload::of(&[&fields, name, &[0]])
         }
         Reply::Pong2 => {
             let fields = [PONG2, 0, 0, 0, encryption, 1, 0, 0, 0];
-            Some([&fields[..], &answer.draw.to_be_bytes()].concat())
+            ShortPayload::of(&[&fields, &answer.draw.to_be_bytes()])
         }
-        Reply::Other => Some([&[YOUR_ADDRESS, 0, 0][..], &answer.client.ip().octets()].concat()),
+        Reply::Other => ShortPayload::of(&[&[YOUR_ADDRESS, 0, 0], &answer.client.ip().octets()]),
         Reply::None => None,
     }
 }
 
 /// A ping in the network that an earlier ping named: a client that still runs reacts to it.
-pub(super) fn probe(ping: &[u8]) -> Option<Vec<u8>> {
-    network_name(ping).map(|_| ping.to_vec())
+pub(super) fn probe(ping: &[u8]) -> Option<ShortPayload> {
+    network_name(ping).and_then(|_| ShortPayload::of(&[ping]))
 }
 
 /// The network a ping names, if it is a whole ping: type, encryption word below 256, 0x80, name,
