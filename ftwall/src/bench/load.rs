@@ -16,7 +16,7 @@ use super::options::{Generators, Options};
 use super::programs::{self, IPERF, WRK, WRK_TLS};
 use super::report::ReaderCost;
 use super::statistics::Spread;
-use crate::gateway::queue::{self, QueueReader};
+use crate::gateway::queue::{self, QueueReader, Standing};
 
 /// A load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -131,6 +131,7 @@ impl Load {
     ) -> anyhow::Result<Values> {
         let mut values = Values::new();
         let mut running = gateway.start()?;
+        let lost_before = losses(gateway)?;
         running.begin()?;
         let lasting = options.lasting;
         match self {
@@ -159,7 +160,7 @@ impl Load {
                 web_beside(gateway, &mut running, storm, lasting, &mut values)?;
             }
         }
-        read_losses(gateway, &mut values)?;
+        values.extend(lost_between(&lost_before, losses(gateway)?));
         note(&running.finish()?, lasting, &mut values);
         if let Some(style) = self.style()
             && let Some(packets) = queued_per_connection(gateway, style)?
@@ -252,17 +253,34 @@ fn queued_per_connection(gateway: &Gateway, style: Style) -> anyhow::Result<Opti
         return Ok(None);
     }
     let running = gateway.start()?;
-    let exchanged = {
-        let _server = gateway.listen("out", &["server", style_name(style)])?;
-        exchange(gateway, style, AUDIT, &[])?
-    };
-    let packets = running.finish()?.statistic("/packets");
-    let packets = packets.context("the daemon has counted nothing")?;
-    Ok(Some(packets / exchanged.connections as f64))
+    let _server = gateway.listen("out", &["server", style_name(style)])?;
+    // What is asked about the first connections to an address is not what a connection costs.
+    exchange(gateway, style, AUDIT, &[])?;
+    let before = queued_packets(gateway)?;
+    let exchanged = exchange(gateway, style, AUDIT, &[])?;
+    let after = queued_packets(gateway)?;
+    running.finish()?;
+    let queued = before.zip(after).map(|(before, after)| after - before);
+    Ok(queued.map(|packets| packets as f64 / exchanged.connections as f64))
 }
 
 /// Some hundred connections are enough to count packets.
 const AUDIT: Duration = Duration::from_millis(200);
+
+/// How the queues that are bound stand; none where the kernel does not say.
+fn standings(gateway: &Gateway) -> anyhow::Result<Vec<Standing>> {
+    let read = || QUEUES.into_iter().filter_map(queue::standing).collect();
+    Ok(gateway.node("gw").enter(read)?)
+}
+
+/// Packets that all queues have handed over; nothing where the kernel does not say.
+fn queued_packets(gateway: &Gateway) -> anyhow::Result<Option<u64>> {
+    let queued = standings(gateway)?.into_iter().map(|one| one.queued);
+    Ok(queued.reduce(|sum, queued| sum + queued))
+}
+
+/// The daemon's queue of each class, and the one that takes everything.
+const QUEUES: [u16; 3] = [0, 1, 7];
 
 pub(super) fn flood(
     gateway: &Gateway,
@@ -329,28 +347,32 @@ fn web_beside(
 /// A thousand connections a second at most: the web of an office, not another flood.
 const PACED: &[&str] = &["--interval", "1ms"];
 
-/// What was lost on the way, by cause: queue and socket buffer of the queue (where the kernel tells),
-/// interfaces of the gateway, sockets outside. Counted since the office was built.
-fn read_losses(gateway: &Gateway, values: &mut Values) -> anyhow::Result<()> {
-    let (lost, interfaces) = gateway.node("gw").enter(|| {
-        let interfaces = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-        let lost = [0, 7].into_iter().find_map(queue::losses);
-        (lost, interfaces)
-    })?;
-    if let Some(lost) = lost {
-        values.insert("lost_queue_full".into(), lost.queue_full as f64);
-        values.insert("lost_queue_buffer_full".into(), lost.buffer_full as f64);
+/// What was lost on the way so far, by cause: queues and their sockets' buffers (where the kernel tells),
+/// interfaces of the gateway, sockets outside.
+fn losses(gateway: &Gateway) -> anyhow::Result<Values> {
+    let mut values = Values::new();
+    for Standing { losses, .. } in standings(gateway)? {
+        *values.entry("lost_queue_full".into()).or_default() += losses.queue_full as f64;
+        *values.entry("lost_queue_buffer_full".into()).or_default() += losses.buffer_full as f64;
     }
-    values.insert(
-        "lost_by_interfaces".into(),
-        dropped_by_interfaces(&interfaces),
-    );
-    let sockets = gateway
-        .node("out")
-        .enter(|| fs::read_to_string("/proc/thread-self/net/snmp").unwrap_or_default())?;
-    values
-        .extend(udp_counter(&sockets, "RcvbufErrors").map(|lost| ("lost_by_sockets".into(), lost)));
-    Ok(())
+    let read = |node, file: &'static str| {
+        let text = gateway.node(node).enter(|| fs::read_to_string(file));
+        text?.with_context(|| format!("reading {file}"))
+    };
+    let interfaces = dropped_by_interfaces(&read("gw", "/proc/thread-self/net/dev")?);
+    values.insert("lost_by_interfaces".into(), interfaces);
+    let sockets = udp_counter(&read("out", "/proc/thread-self/net/snmp")?, "RcvbufErrors");
+    values.extend(sockets.map(|lost| ("lost_by_sockets".into(), lost)));
+    Ok(values)
+}
+
+/// What was lost between two looks.
+fn lost_between(before: &Values, after: Values) -> impl Iterator<Item = (String, f64)> {
+    let before = before.clone();
+    after.into_iter().map(move |(cause, lost)| {
+        let earlier = before.get(&cause).copied().unwrap_or(0.0);
+        (cause, lost - earlier)
+    })
 }
 
 /// Sum of the columns of dropped packets, received and sent (proc(5), `net/dev`).

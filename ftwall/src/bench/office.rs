@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -20,6 +20,10 @@ use crate::gateway::queue::QueueReader;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for a daemon: `nft` takes minutes to list the million peers that it takes over.
 const TAKING_OVER: Duration = Duration::from_secs(600);
+/// What daemons that are measured are configured by, in a directory of the capsule's own: this machine's
+/// files must not change what is measured, nor be changed.
+const CONFIGURATION: &str = "/run/ftwall-bench/ftwall.toml";
+const CONFIGURED: &str = "state_directory = \"\"\nhttp_listen = \"off\"\n";
 /// The queue that takes everything; the daemon's has another number.
 const EVERYTHING: &str = "7";
 
@@ -70,6 +74,10 @@ impl Gateway {
     pub(super) const FIRST_HOST: &'static str = "10.77.128.1";
 
     fn prepare(&self) -> anyhow::Result<()> {
+        let directory = Path::new(CONFIGURATION).parent().expect("it is in one");
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::write(CONFIGURATION, CONFIGURED))
+            .with_context(|| format!("writing {CONFIGURATION}"))?;
         match self.configuration {
             Configuration::Conntrack => self.command(&Spec::new("nft").arg(TRACK)),
             Configuration::QueueEverything => self.queue_everything(),
@@ -147,16 +155,18 @@ impl Gateway {
         self.listen("gw", &["queue-all", EVERYTHING, reader.name()])
     }
 
+    /// A command of the product's that heeds rules, as if nothing was configured on this machine.
+    pub(super) fn ftwall(&self, command: &[&str]) -> Spec {
+        let inside = Office::LAN.to_string();
+        let spec = Spec::new(&self.program).args(command);
+        spec.args(["--config", CONFIGURATION, "--inside", &inside])
+    }
+
     fn start_daemon(&self) -> anyhow::Result<Process> {
         let reader = self.configuration.daemon().unwrap_or_default();
-        let inside = Office::LAN.to_string();
-        let spec = Spec::new(&self.program).args([
-            "run",
-            "--inside",
-            &inside,
-            "--queue-reader",
-            reader.name(),
-        ]);
+        let spec = self
+            .ftwall(&["run"])
+            .args(["--queue-reader", reader.name()]);
         let process = self.node("gw").spawn(&spec)?;
         process.wait_line(|line| is_event(line, "ready"), TAKING_OVER)?;
         Ok(process)

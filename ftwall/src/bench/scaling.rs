@@ -5,8 +5,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use lab::Spec;
-use lab::presets::Office;
 use serde::{Deserialize, Serialize};
 
 use super::configuration::Configuration;
@@ -122,9 +120,7 @@ fn spreads(rows: &[Values]) -> std::collections::BTreeMap<String, Spread> {
 /// Puts the rules in place and fills the kernel's set; the daemon then takes over what it finds.
 fn load_peers(gateway: &Gateway, peers: u32) -> anyhow::Result<()> {
     let node = gateway.node("gw");
-    let program = std::env::current_exe()?;
-    let inside = Office::LAN.to_string();
-    let applied = node.run(&Spec::new(program).args(["rules", "apply", "--inside", &inside]))?;
+    let applied = node.run(&gateway.ftwall(&["rules", "apply"]))?;
     ensure!(applied.success(), "rules apply: {}", applied.stderr.trim());
     node.enter(|| write_peers(peers))?
 }

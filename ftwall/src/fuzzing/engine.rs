@@ -291,13 +291,13 @@ impl Gateway {
 
     fn drain(&mut self) {
         while let Some(action) = self.engine.poll_action() {
-            self.carry_out(action);
+            self.carry_out(&action);
         }
         while self.engine.poll_event().is_some() {}
     }
 
-    fn carry_out(&mut self, action: Action) {
-        match action {
+    fn carry_out(&mut self, action: &Action) {
+        match *action {
             Action::LockHost { host, for_ } => {
                 assert!(!for_.is_zero());
                 self.locked.insert(host);

@@ -46,6 +46,9 @@ use crate::{Engine, EngineConfig, Remembered, Timestamp};
 
 /// How often refusals of the kernel's sets are looked for.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// How long undecided packets of everybody may be held back while the sets are read that an earlier daemon
+/// has left.
+const LONGEST_LOOK_BACK: Duration = Duration::from_secs(5);
 const BETWEEN_SET_REPORTS: Duration = Duration::from_secs(60);
 
 /// Everything a daemon is told when it starts.
@@ -139,7 +142,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let mut workers: Vec<Worker> = seeds.zip(parts).map(worker).collect();
     let is_open = look_around(&rule_settings)?;
     let rules = backend::apply(&rule_settings, backend)?;
-    let in_kernel = left_in_kernel(&leftovers)?;
+    let in_kernel = left_in_kernel(&leftovers, clock)?;
     let shards = rule_settings.queues.shards();
     take_over::run(&mut workers, shards, in_kernel, &state.kept);
     leftovers.keep();
@@ -268,12 +271,20 @@ fn look_around(rules: &RuleSettings) -> anyhow::Result<bool> {
 }
 
 /// What the sets still hold that a daemon before this one has left; nothing if it has left no rules.
-fn left_in_kernel(leftovers: &Leftovers) -> anyhow::Result<Vec<Remembered>> {
+fn left_in_kernel(leftovers: &Leftovers, clock: Clock) -> anyhow::Result<Vec<Remembered>> {
     if !leftovers.have_sets() {
         return Ok(Vec::new());
     }
-    let listing = nft::list().context("asking the kernel what it remembers")?;
-    Ok(kernel_memory::read(&listing))
+    let deadline = clock.now() + LONGEST_LOOK_BACK;
+    let memory = kernel_memory::read(|| clock.now() < deadline);
+    let memory = memory.context("asking the kernel what it remembers")?;
+    if memory.is_partial {
+        warn!(
+            entries = memory.entries.len(),
+            "the kernel remembers more than can be read in time, and goes on dropping by it"
+        );
+    }
+    Ok(memory.entries)
 }
 
 /// What is left to the thread that started everything.

@@ -26,12 +26,13 @@ pub fn check(commands: &[Value]) -> Result<(), ProgramError> {
     program::run(PROGRAM, &["-c", "-j", "-f", "-"], input.as_bytes()).map(drop)
 }
 
-/// Everything nf_tables holds in this network namespace.
+/// Everything nf_tables holds in this network namespace, but for the elements of sets: those can be
+/// millions.
 ///
 /// # Errors
 /// When nft is missing or may not look.
 pub fn list() -> Result<Listing, ProgramError> {
-    let output = program::run(PROGRAM, &["-j", "list", "ruleset"], b"")?;
+    let output = program::run(PROGRAM, &["-j", "-t", "list", "ruleset"], b"")?;
     Ok(Listing::parse(&output))
 }
 
@@ -44,7 +45,7 @@ pub fn has_own_table() -> Result<bool, ProgramError> {
     Ok(Listing::parse(&output).has_ftwall())
 }
 
-/// What `nft -j list ruleset` shows.
+/// What `nft -j -t list ruleset` shows.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     objects: Vec<Value>,

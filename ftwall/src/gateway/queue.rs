@@ -358,7 +358,9 @@ pub struct Standing {
     pub reader: u32,
     /// Packets that wait for an answer, taken by the reader or not.
     pub waiting: u64,
-    /// Packets that were lost since the queue was bound.
+    /// Packets that were handed over since the queue was bound.
+    pub queued: u64,
+    /// Packets that were lost since then.
     pub losses: Losses,
 }
 
@@ -377,19 +379,20 @@ pub fn losses(number: u16) -> Option<Losses> {
 }
 
 /// One row of the kernel's table: queue, port, waiting, copy mode, copy range, dropped for want of room
-/// in the queue, dropped for want of room in the buffer, last packet's number, 1.
+/// in the queue, dropped for want of room in the buffer, last packet's number (from 1 on), 1.
 fn row_of(row: &str, number: u16) -> Option<Standing> {
     let columns: Vec<u64> = row
         .split_whitespace()
         .map_while(|column| column.parse().ok())
         .collect();
-    let [queue, reader, waiting, _, _, queue_full, buffer_full, ..] = columns[..] else {
+    let [queue, reader, waiting, _, _, queue_full, buffer_full, queued, ..] = columns[..] else {
         return None;
     };
     let reader = u32::try_from(reader).ok()?;
     (queue == u64::from(number)).then_some(Standing {
         reader,
         waiting,
+        queued,
         losses: Losses {
             queue_full,
             buffer_full,
@@ -407,6 +410,7 @@ mod tests {
         let standing = Standing {
             reader: 2304,
             waiting: 3,
+            queued: 900,
             losses: Losses {
                 queue_full: 7,
                 buffer_full: 11,

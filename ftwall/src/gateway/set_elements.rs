@@ -163,7 +163,7 @@ fn refusal(sequence: u32, error: Errno) -> SetError {
     }
 }
 
-fn as_io(error: ReceiveError) -> io::Error {
+pub(super) fn as_io(error: ReceiveError) -> io::Error {
     match error {
         ReceiveError::Kernel(error) => error.into(),
         ReceiveError::Truncated(_) => io::Error::other(error),
@@ -177,19 +177,19 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEWSETELEM: u16 = SUBSYSTEM << 8 | 12;
-const GETSETELEM: u16 = SUBSYSTEM << 8 | 13;
+pub(super) const GETSETELEM: u16 = SUBSYSTEM << 8 | 13;
 const DELSETELEM: u16 = SUBSYSTEM << 8 | 14;
 
 /// `NFPROTO_INET`: the family of ftwall's table.
-const INET: u8 = 1;
+pub(super) const INET: u8 = 1;
 
 const LIST_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;
-const LIST_ELEMENTS: u16 = 3;
+pub(super) const LIST_ELEMENTS: u16 = 3;
 const LIST_ELEM: u16 = 1;
-const ELEM_KEY: u16 = 1;
+pub(super) const ELEM_KEY: u16 = 1;
 const ELEM_TIMEOUT: u16 = 4;
-const ELEM_EXPIRATION: u16 = 5;
+pub(super) const ELEM_EXPIRATION: u16 = 5;
 const DATA_VALUE: u16 = 1;
 
 fn write_transaction(transaction: &mut MessageWriter, renewal: Renewal, batch: &Batch) {
@@ -254,8 +254,7 @@ fn write_elements<'a>(
         return;
     }
     transaction.message(header, |message| {
-        message.attribute(LIST_TABLE, &terminated(TABLE));
-        message.attribute(LIST_SET, &terminated(set));
+        name_set(message, set);
         message.nested(LIST_ELEMENTS, |list| {
             elements.for_each(|(element, stay)| write_element(list, element, stay));
         });
@@ -299,6 +298,12 @@ fn timeout_in(message: &Message<'_>) -> Option<u64> {
         .value
         .first_chunk()
         .map(|octets| u64::from_be_bytes(*octets))
+}
+
+/// Says which set a message is about.
+pub(super) fn name_set(message: &mut AttributeWriter<'_>, set: &str) {
+    message.attribute(LIST_TABLE, &terminated(TABLE));
+    message.attribute(LIST_SET, &terminated(set));
 }
 
 /// Zero would mean "for ever".

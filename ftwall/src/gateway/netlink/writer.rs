@@ -20,6 +20,8 @@ pub struct Header {
 impl Header {
     /// Ask for an answer even if all is well.
     pub const ACKNOWLEDGE: u16 = 0x4;
+    /// Show all there is (`NLM_F_ROOT` and `NLM_F_MATCH`).
+    pub const DUMP: u16 = 0x300;
     /// Create what is not there.
     pub const CREATE: u16 = 0x400;
 
