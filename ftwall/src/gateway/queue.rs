@@ -385,7 +385,18 @@ fn row_of(row: &str, number: u16) -> Option<Standing> {
         .split_whitespace()
         .map_while(|column| column.parse().ok())
         .collect();
-    let [queue, reader, waiting, _, _, queue_full, buffer_full, queued, ..] = columns[..] else {
+    let [
+        queue,
+        reader,
+        waiting,
+        _,
+        _,
+        queue_full,
+        buffer_full,
+        queued,
+        ..,
+    ] = columns[..]
+    else {
         return None;
     };
     let reader = u32::try_from(reader).ok()?;
