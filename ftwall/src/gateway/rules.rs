@@ -13,7 +13,9 @@
 //! more than its recognisers accept. Rules change by emptying and filling the chains in one
 //! transaction: the sets keep what was learned, and no base chain is deleted while packets wait.
 
+mod decide;
 mod harmless;
+mod shapes;
 
 use std::fmt::{self, Write as _};
 use std::net::Ipv4Addr;
@@ -28,12 +30,12 @@ use super::fan_out::{FanOut, QueueClass, Shards};
 use super::marks::{MarkBit, MarkField};
 use super::nft_json::{
     accept, add_chain, add_elements, add_expiring_set, add_forward_chain, add_network_set,
-    add_rule, add_table, address, clear_bits, compare, concat, counter, ct, drop, equals, field,
-    flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_new, is_syn, is_syn_ack,
-    masked, meta, prefix, queue, range, raw, set_bits,
+    add_rule, add_table, address, clear_bits, compare, counter, ct, drop, equals, field,
+    flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_syn, masked, meta, prefix,
+    queue, set_bits,
 };
 use super::xt;
-use crate::protocol::{ByteMatch, Direction, HarmlessShape, UdpShape};
+use crate::protocol::{HarmlessShape, UdpShape};
 
 /// Set of hosts that are locked.
 pub const LOCKED: &str = "locked";
@@ -63,13 +65,6 @@ const LOCKED_SIZE: u32 = 1 << 17;
 const PEERS_SIZE: u32 = 1 << 20;
 /// As many as the engine holds; for others the daemon is asked.
 const PROVEN_SIZE: u32 = 1 << 16;
-
-/// Locked hosts' connection attempts below this port are left to the payload.
-const FIRST_DIALED_PORT: u16 = 1024;
-/// Octets of a UDP header; what nft calls `udp length` counts them.
-const UDP_HEADER: u16 = 8;
-/// An IPv4 packet of TCP that is not longer than its two smallest headers, in octets, has no payload.
-const EMPTY_TCP_PACKET: u16 = 40;
 
 /// What happens to packets for the queue while no daemon listens, except those of locked hosts and
 /// those of FastTrack's own shape, which are always dropped then.
@@ -184,7 +179,7 @@ pub fn commands(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
     let mut commands = vec![add_table(), flush_table()];
     commands.extend(sets(settings));
     commands.extend(chains(settings, backend));
-    commands.extend(decide_rules(settings));
+    commands.extend(decide::rules(settings));
     commands.extend(inbound_rules(settings));
     commands.extend(enqueue_rules(settings.marks, settings.queues));
     commands.extend(queue_rules(settings, backend));
@@ -251,6 +246,7 @@ fn chains(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
         add_forward_chain(DECIDE, DECIDE_PRIORITY),
         add_forward_chain(KEEP, KEEP_PRIORITY),
     ];
+    commands.extend(decide::CHAINS.map(add_chain));
     if settings.inbound.is_some() {
         commands.push(add_chain(INBOUND));
     }
@@ -258,302 +254,6 @@ fn chains(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
         commands.push(add_forward_chain(QUEUE, QUEUE_PRIORITY));
     }
     commands
-}
-
-/// The way of a packet through the kernel's part of the decision, in order.
-fn decide_rules(settings: &RuleSettings) -> Vec<Value> {
-    let mut rules = bystander_rules(settings.marks);
-    if settings.inbound.is_some() {
-        rules.push(add_rule(
-            DECIDE,
-            "connections from outside",
-            &[
-                in_set("!=", &source(), INSIDE),
-                is_new(),
-                json!({ "jump": { "target": INBOUND } }),
-            ],
-        ));
-    }
-    rules.push(remember_start(settings.marks));
-    // Before known peers are dropped: a ping is answered, and an answer renews the lock of its host.
-    rules.extend(shape_rules(&settings.shapes, false));
-    rules.extend(shape_rules(&settings.shapes, true));
-    rules.extend(peer_rules());
-    rules.push(tolerated_rule(settings.marks));
-    rules.push(dial_rule());
-    rules.push(dial_answer_rule());
-    rules.extend(harmless::rules(settings));
-    rules.push(payload_rule(settings.payload_test, settings.marks));
-    if settings.strict {
-        rules.extend(strict_rules());
-    }
-    rules
-}
-
-/// Packets that are none of ftwall's business leave here.
-fn bystander_rules(marks: MarkField) -> Vec<Value> {
-    let mark = meta("mark");
-    vec![
-        add_rule(
-            DECIDE,
-            "bits of this field are ours",
-            &[
-                compare("!=", &masked(&mark, marks.mask()), 0),
-                clear_bits(&mark, marks.mask()),
-            ],
-        ),
-        add_rule(
-            DECIDE,
-            "FastTrack is IPv4 only",
-            &[equals(&meta("nfproto"), "ipv6"), counter(), accept()],
-        ),
-        add_rule(
-            DECIDE,
-            "cleared connection",
-            &[has_bits(&ct("mark"), marks.bit(MarkBit::Cleared)), accept()],
-        ),
-        add_rule(
-            DECIDE,
-            "exempt source",
-            &[in_set("==", &source(), EXEMPT), accept()],
-        ),
-        add_rule(
-            DECIDE,
-            "exempt destination",
-            &[in_set("==", &destination(), EXEMPT), accept()],
-        ),
-        add_rule(
-            DECIDE,
-            "stays inside",
-            &[
-                in_set("==", &source(), INSIDE),
-                in_set("==", &destination(), INSIDE),
-                accept(),
-            ],
-        ),
-        add_rule(
-            DECIDE,
-            "stays outside",
-            &[
-                in_set("!=", &source(), INSIDE),
-                in_set("!=", &destination(), INSIDE),
-                accept(),
-            ],
-        ),
-    ]
-}
-
-fn remember_start(marks: MarkField) -> Value {
-    add_rule(
-        DECIDE,
-        "first SYN seen",
-        &[
-            is_syn(),
-            is_new(),
-            set_bits(&ct("mark"), marks.bit(MarkBit::FromStart)),
-        ],
-    )
-}
-
-/// Known peers of a client, in both directions.
-fn peer_rules() -> [Value; 2] {
-    let protocol = meta("l4proto");
-    let to = concat(&[
-        source(),
-        destination(),
-        protocol.clone(),
-        field("th", "dport"),
-    ]);
-    let from = concat(&[destination(), source(), protocol, field("th", "sport")]);
-    [
-        add_rule(
-            DECIDE,
-            "to a known peer",
-            &[in_set("==", &to, PEERS), counter(), drop()],
-        ),
-        add_rule(
-            DECIDE,
-            "from a known peer",
-            &[in_set("==", &from, PEERS), counter(), drop()],
-        ),
-    ]
-}
-
-fn tolerated_rule(marks: MarkField) -> Value {
-    add_rule(
-        DECIDE,
-        "watched long enough, nobody locked",
-        &[
-            has_bits(&ct("mark"), marks.bit(MarkBit::Tolerated)),
-            in_set("!=", &source(), LOCKED),
-            in_set("!=", &destination(), LOCKED),
-            accept(),
-        ],
-    )
-}
-
-fn dial_rule() -> Value {
-    add_rule(
-        DECIDE,
-        "a locked host dials",
-        &[
-            in_set("==", &source(), LOCKED),
-            is_syn(),
-            compare(">=", &field("tcp", "dport"), FIRST_DIALED_PORT),
-            goto(ENQUEUE),
-        ],
-    )
-}
-
-/// A dial may have left before its host was locked, and be answered, or answered again, after that.
-fn dial_answer_rule() -> Value {
-    add_rule(
-        DECIDE,
-        "a dial of a locked host is answered",
-        &[
-            in_set("==", &destination(), LOCKED),
-            is_syn_ack(),
-            compare(">=", &field("tcp", "sport"), FIRST_DIALED_PORT),
-            goto(ENQUEUE),
-        ],
-    )
-}
-
-fn payload_rule(test: PayloadTest, marks: MarkField) -> Value {
-    let has_payload = match test {
-        // Always true where there is such an octet; without one the load fails, and the rule with it.
-        PayloadTest::InnerHeader => compare(">=", &raw("ih", 0, 8), 0),
-        PayloadTest::Length => compare(">", &field("ip", "length"), EMPTY_TCP_PACKET),
-    };
-    add_rule(
-        DECIDE,
-        "TCP payload, undecided",
-        &[
-            equals(&meta("l4proto"), "tcp"),
-            has_payload,
-            set_bits(&meta("mark"), marks.bit(MarkBit::Payload)),
-            goto(ENQUEUE),
-        ],
-    )
-}
-
-/// All UDP of locked hosts.
-fn strict_rules() -> [Value; 2] {
-    let udp = equals(&meta("l4proto"), "udp");
-    [
-        add_rule(
-            DECIDE,
-            "strict: UDP from a locked host",
-            &[in_set("==", &source(), LOCKED), udp.clone(), goto(ENQUEUE)],
-        ),
-        add_rule(
-            DECIDE,
-            "strict: UDP to a locked host",
-            &[in_set("==", &destination(), LOCKED), udp, goto(ENQUEUE)],
-        ),
-    ]
-}
-
-/// The datagrams that locked hosts only, or all hosts, cannot exchange unseen.
-fn shape_rules(shapes: &[UdpShape], only_locked: bool) -> Vec<Value> {
-    let selected = shapes
-        .iter()
-        .filter(|shape| shape.only_locked == only_locked);
-    selected
-        .flat_map(|shape| ends(shape).map(|end| shape_rule(shape, end)))
-        .collect()
-}
-
-/// What the addresses of a datagram have to be; one rule each, since nft has no "or".
-fn ends(shape: &UdpShape) -> impl Iterator<Item = Option<Value>> {
-    let from = in_set(
-        "==",
-        &source(),
-        if shape.only_locked { LOCKED } else { INSIDE },
-    );
-    let to = in_set(
-        "==",
-        &destination(),
-        if shape.only_locked { LOCKED } else { INSIDE },
-    );
-    let ends = match (shape.direction, shape.only_locked) {
-        (Direction::Outbound, _) => vec![Some(from)],
-        (Direction::Inbound, _) => vec![Some(to)],
-        (Direction::Both, true) => vec![Some(from), Some(to)],
-        (Direction::Both, false) => vec![None],
-    };
-    ends.into_iter()
-}
-
-/// FastTrack's own shapes are suspect whoever sends them: no other protocol is known to have them.
-fn shape_rule(shape: &UdpShape, end: Option<Value>) -> Value {
-    let (low, high) = (*shape.payload_len.start(), *shape.payload_len.end());
-    let length = range(
-        low.saturating_add(UDP_HEADER),
-        high.saturating_add(UDP_HEADER),
-    );
-    let mut expressions: Vec<Value> = end.into_iter().collect();
-    expressions.push(equals(&field("udp", "length"), length));
-    expressions.extend(words(shape.bytes).into_iter().map(Word::comparison));
-    expressions.push(goto(SUSPECT));
-    add_rule(DECIDE, shape.name, &expressions)
-}
-
-/// Neighbouring octets of a payload that are compared at once, four at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Word {
-    /// Distance of the first octet from the start of the payload.
-    offset: u32,
-    octets: u32,
-    mask: u32,
-    value: u32,
-}
-
-impl Word {
-    fn with(self, byte: &ByteMatch) -> Word {
-        Word {
-            octets: self.octets + 1,
-            mask: self.mask << 8 | u32::from(byte.mask),
-            value: self.value << 8 | u32::from(byte.value),
-            ..self
-        }
-    }
-
-    fn comparison(self) -> Value {
-        let octet = raw(
-            "th",
-            (u32::from(UDP_HEADER) + self.offset) * 8,
-            self.octets * 8,
-        );
-        let whole = u32::MAX >> (32 - self.octets * 8);
-        if self.mask == whole {
-            equals(&octet, self.value)
-        } else {
-            equals(&masked(&octet, self.mask), self.value)
-        }
-    }
-}
-
-fn words(bytes: &[ByteMatch]) -> Vec<Word> {
-    let mut words: Vec<Word> = Vec::new();
-    for byte in bytes {
-        let offset = u32::from(byte.offset);
-        match words.last_mut() {
-            Some(last) if last.offset + last.octets == offset && last.octets < 4 => {
-                *last = last.with(byte);
-            }
-            _ => words.push(
-                Word {
-                    offset,
-                    octets: 0,
-                    mask: 0,
-                    value: 0,
-                }
-                .with(byte),
-            ),
-        }
-    }
-    words
 }
 
 fn inbound_rules(settings: &RuleSettings) -> Vec<Value> {
@@ -683,7 +383,15 @@ fn queue_rules(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
         let queue = queue(dispatch.queue, dispatch.bypass);
         add_rule(QUEUE, dispatch.what, &[is_meant, queue])
     };
-    dispatches(settings).iter().map(rule).collect()
+    let mut rules = vec![nothing_asked(QUEUE, settings.marks.address())];
+    rules.extend(dispatches(settings).iter().map(rule));
+    rules
+}
+
+/// Almost all packets leave here: no bit of `mask` is on them.
+fn nothing_asked(chain: &str, mask: u32) -> Value {
+    let is_empty = equals(&masked(&meta("mark"), mask), 0);
+    add_rule(chain, "nothing was asked", &[is_empty, accept()])
 }
 
 /// Keeps the daemon's answer in the connection and gives the packet's mark back as it was.
@@ -697,6 +405,7 @@ fn keep_rules(marks: MarkField) -> Vec<Value> {
     };
     let (from_start, asked) = (marks.bit(MarkBit::FromStart), marks.questions());
     vec![
+        nothing_asked(KEEP, marks.mask()),
         add_rule(KEEP, "answer: cleared", &keep(MarkBit::Cleared)),
         add_rule(KEEP, "answer: tolerated", &keep(MarkBit::Tolerated)),
         // Passed with the daemon's consent, or unseen without one: whoever sees the connection next
@@ -713,10 +422,7 @@ fn keep_rules(marks: MarkField) -> Vec<Value> {
         add_rule(
             KEEP,
             "nothing of ours stays on the packet",
-            &[
-                compare("!=", &masked(&mark, marks.mask()), 0),
-                clear_bits(&mark, marks.mask()),
-            ],
+            &[clear_bits(&mark, marks.mask())],
         ),
     ]
 }
@@ -732,7 +438,7 @@ fn destination() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::HARMLESS_SHAPES;
+    use crate::protocol::{ByteMatch, Direction, HARMLESS_SHAPES};
 
     const PING: UdpShape = UdpShape {
         name: "ping",
@@ -773,7 +479,7 @@ mod tests {
         }
     }
 
-    fn rules_of(settings: &RuleSettings, backend: Backend, chain: &str) -> String {
+    pub(super) fn rules_of(settings: &RuleSettings, backend: Backend, chain: &str) -> String {
         let commands = commands(settings, backend);
         let rules = commands
             .iter()
@@ -832,41 +538,10 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_meets_the_rules_in_the_order_of_the_promise() {
-        let strict = RuleSettings {
-            strict: true,
-            inbound: Some(InboundBlock::default()),
-            ..settings()
-        };
-        insta::assert_snapshot!(rules_of(&strict, Backend::IptablesNft, DECIDE), @r#"
-        "bits of this field are ours"
-        "FastTrack is IPv4 only"
-        "cleared connection"
-        "exempt source"
-        "exempt destination"
-        "stays inside"
-        "stays outside"
-        "connections from outside"
-        "first SYN seen"
-        "ping"
-        "pong"
-        "to a known peer"
-        "from a known peer"
-        "watched long enough, nobody locked"
-        "a locked host dials"
-        "a dial of a locked host is answered"
-        "TLS ClientHello"
-        "TCP payload, undecided"
-        "strict: UDP from a locked host"
-        "strict: UDP to a locked host"
-        "#);
-    }
-
-    #[test]
     fn only_the_native_back_end_queues_in_the_own_table() {
         assert_eq!(
             rules_of(&settings(), Backend::Nft, QUEUE),
-            "\"signalling\"\n\"suspects\"\n\"others\"\n"
+            "\"nothing was asked\"\n\"signalling\"\n\"suspects\"\n\"others\"\n"
         );
         assert_eq!(rules_of(&settings(), Backend::IptablesLegacy, QUEUE), "");
     }
@@ -900,23 +575,14 @@ mod tests {
                 .filter(|command| command["add"]["rule"]["chain"] == QUEUE)
                 .map(|command| &command["add"]["rule"]["expr"][1]["queue"])
                 .collect();
-            assert_eq!(*queues[0], json!({ "num": 0 }));
-            assert_eq!(*queues[1], json!({ "num": 1 }));
-            let bypasses = queues[2]["flags"] == "bypass";
+            let [_, signalling, suspects, others] = queues[..] else {
+                panic!("three queues: {queues:?}");
+            };
+            assert_eq!(*signalling, json!({ "num": 0 }));
+            assert_eq!(*suspects, json!({ "num": 1 }));
+            let bypasses = others["flags"] == "bypass";
             assert_eq!(bypasses, when_down == WhenDown::Pass);
         }
-    }
-
-    #[test]
-    fn neighbouring_octets_are_compared_in_one_word_of_four_at_most() {
-        let bytes: Vec<ByteMatch> = (0..6).map(|at| ByteMatch::exactly(at, at)).collect();
-        let words = words(&bytes);
-        assert_eq!(words.len(), 2);
-        assert_eq!((words[0].octets, words[0].value), (4, 0x0001_0203));
-        assert_eq!(
-            (words[1].offset, words[1].octets, words[1].value),
-            (4, 2, 0x0405)
-        );
     }
 
     #[test]

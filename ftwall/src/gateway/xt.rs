@@ -43,13 +43,16 @@ impl XtTools {
 /// Input for `iptables-*-restore --noflush` that puts the chain in place, or replaces its rules.
 /// `with_jump` is false when `mangle FORWARD` leads there already.
 pub(super) fn installation(dispatches: &[Dispatch], with_jump: bool) -> String {
+    let questions = dispatches.iter().fold(0, |bits, each| bits | each.mask);
+    // Almost all packets turn back here.
+    let nothing_asked = format!("-A {CHAIN} -m mark --mark 0x0/{questions:#x} -j RETURN\n");
     let queues: String = dispatches.iter().map(queue_rule).collect();
     let jump = if with_jump {
         "-I FORWARD 1 -j FTWALL\n"
     } else {
         ""
     };
-    format!("*{TABLE}\n:{CHAIN} - [0:0]\n{queues}{jump}COMMIT\n")
+    format!("*{TABLE}\n:{CHAIN} - [0:0]\n{nothing_asked}{queues}{jump}COMMIT\n")
 }
 
 fn queue_rule(dispatch: &Dispatch) -> String {
@@ -154,6 +157,7 @@ mod tests {
         insta::assert_snapshot!(installation(&[SUSPECTS, OTHERS], true), @r"
         *mangle
         :FTWALL - [0:0]
+        -A FTWALL -m mark --mark 0x0/0x3000000 -j RETURN
         -A FTWALL -m mark --mark 0x2000000/0x3000000 -j NFQUEUE --queue-num 7
         -A FTWALL -m mark --mark 0x1000000/0x3000000 -j NFQUEUE --queue-num 8 --queue-bypass
         -I FORWARD 1 -j FTWALL

@@ -7,30 +7,29 @@
 
 use serde_json::Value;
 
-use super::{
-    DECIDE, LOCKED, PROVEN, PayloadTest, RuleSettings, accept, add_rule, compare, ct, destination,
-    equals, has_bits, in_set, meta, raw, set_bits, source,
-};
+use super::{LOCKED, PROVEN, PayloadTest, RuleSettings, destination, source};
 use crate::gateway::marks::MarkBit;
-use crate::gateway::nft_json::word_range;
+use crate::gateway::nft_json::{
+    accept, add_rule, compare, ct, equals, has_bits, in_set, raw, set_bits, word_range,
+};
 use crate::protocol::{HarmlessShape, WordRange};
 
-/// One rule for each shape; none where payload cannot be looked at, and the daemon is asked.
-pub(super) fn rules(settings: &RuleSettings) -> Vec<Value> {
+/// One rule of `chain`, where TCP from inside hosts goes, for each shape; none where payload cannot be
+/// looked at, and the daemon is asked.
+pub(super) fn rules(chain: &str, settings: &RuleSettings) -> Vec<Value> {
     match settings.payload_test {
         PayloadTest::InnerHeader => {
             let shapes = settings.harmless.iter();
-            shapes.map(|shape| rule(shape, settings)).collect()
+            shapes.map(|shape| rule(chain, shape, settings)).collect()
         }
         PayloadTest::Length => Vec::new(),
     }
 }
 
-fn rule(shape: &HarmlessShape, settings: &RuleSettings) -> Value {
+fn rule(chain: &str, shape: &HarmlessShape, settings: &RuleSettings) -> Value {
     let marks = settings.marks;
     let last = u32::from(shape.min_payload) - 1;
     let mut expressions = vec![
-        equals(&meta("l4proto"), "tcp"),
         // Until something of the connection has passed: what follows proves nothing.
         has_bits(&ct("mark"), marks.bit(MarkBit::FromStart)),
         equals(&ct("direction"), "original"),
@@ -44,7 +43,7 @@ fn rule(shape: &HarmlessShape, settings: &RuleSettings) -> Value {
         set_bits(&ct("mark"), marks.bit(MarkBit::Cleared)),
         accept(),
     ]);
-    add_rule(DECIDE, shape.name, &expressions)
+    add_rule(chain, shape.name, &expressions)
 }
 
 fn comparison(word: &WordRange) -> Value {
@@ -63,7 +62,7 @@ mod tests {
     use super::*;
 
     fn expressions(settings: &RuleSettings) -> Vec<Value> {
-        let [rule] = &rules(settings)[..] else {
+        let [rule] = &rules("from_inside", settings)[..] else {
             panic!("one rule");
         };
         let expressions = rule["add"]["rule"]["expr"].as_array();
@@ -86,7 +85,7 @@ mod tests {
     #[test]
     fn a_hello_reads_as_reviewed() {
         let expressions = expressions(&settings());
-        let words: Vec<_> = expressions[3..8]
+        let words: Vec<_> = expressions[2..7]
             .iter()
             .map(|test| (&test["match"]["left"]["payload"], &test["match"]["right"]))
             .collect();
@@ -108,6 +107,6 @@ mod tests {
             payload_test: PayloadTest::Length,
             ..settings()
         };
-        assert_eq!(rules(&blind), Vec::<Value>::new());
+        assert_eq!(rules("from_inside", &blind), Vec::<Value>::new());
     }
 }
