@@ -175,6 +175,15 @@ pub(crate) const fn may_stay_up(responder_port: u16) -> bool {
     is_web_port(responder_port)
 }
 
+/// Whether a whole request without a mark needs no answer to be believed: nobody suspects its host, and
+/// who is asked has answered as something else than a peer within the hour.
+pub(crate) const fn may_be_believed(situation: &Situation) -> bool {
+    situation.host_initiated
+        && !situation.host_is_locked
+        && !situation.peer_is_known
+        && situation.peer_is_proven
+}
+
 /// What becomes of octets that may yet become FastTrack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Withholding {

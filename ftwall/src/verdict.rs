@@ -154,6 +154,8 @@ reasons! {
     ClearReason {
         /// Complete HTTP request and response heads without a mark of FastTrack.
         Http = "http",
+        /// Complete HTTP request head without a mark of FastTrack, to an address that has proven itself.
+        HttpProvenServer = "http_proven_server",
         /// A request that FastTrack never sends: a method other than GET, or HTTP/2.
         HttpMethod = "http_method",
         /// A TLS ClientHello.

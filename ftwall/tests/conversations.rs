@@ -552,6 +552,53 @@ fn the_web_is_cleared_once_both_heads_are_seen() {
     assert_eq!(body, Verdict::Pass(PassReason::Cleared));
 }
 
+/// An address that has answered a request as web servers do.
+fn prove(gateway: &mut Gateway, address: &str) {
+    let mut flow = Connection::open(gateway, "10.77.1.9:3999", address);
+    flow.client_says(gateway, WEB_REQUEST);
+    let answer = flow.server_says(gateway, WEB_ANSWER);
+    assert_eq!(answer, Verdict::Clear(ClearReason::Http));
+}
+
+#[test]
+fn a_request_to_who_has_proven_himself_needs_no_answer_for_an_hour() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    prove(&mut gateway, WEB);
+    let ask = |gateway: &mut Gateway, client: &str| {
+        let mut flow = Connection::open(gateway, client, WEB);
+        flow.client_says(gateway, WEB_REQUEST)
+    };
+    let believed = Verdict::Clear(ClearReason::HttpProvenServer);
+    assert_eq!(ask(&mut gateway, "10.77.1.2:3000"), believed);
+    // A request alone proves nobody anew.
+    gateway.wait(Duration::from_secs(3_000));
+    assert_eq!(ask(&mut gateway, "10.77.1.2:3001"), believed);
+    gateway.wait(Duration::from_secs(1_000));
+    let undecided = Verdict::Pass(PassReason::Undecided);
+    assert_eq!(ask(&mut gateway, "10.77.1.2:3002"), undecided);
+}
+
+#[test]
+fn a_request_is_not_believed_of_a_suspect_nor_with_a_mark_nor_in_part() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    prove(&mut gateway, WEB);
+    let mut begun = Connection::open(&mut gateway, "10.77.1.2:3000", WEB);
+    let (first, rest) = WEB_REQUEST.split_at(20);
+    let undecided = Verdict::Pass(PassReason::Undecided);
+    assert_eq!(begun.client_says(&mut gateway, first), undecided);
+    let believed = Verdict::Clear(ClearReason::HttpProvenServer);
+    assert_eq!(begun.client_says(&mut gateway, rest), believed);
+    let mut marked = Connection::open(&mut gateway, "10.77.1.3:3000", WEB);
+    let verdict = marked.client_says(
+        &mut gateway,
+        b"GET /a.mp3 HTTP/1.1\r\nX-Kazaa-Network: KaZaA\r\n\r\n",
+    );
+    assert_eq!(verdict, Verdict::Drop(DropReason::TransferRequest));
+    gateway.datagram(CLIENT, PEER, PING);
+    let mut suspect = Connection::open(&mut gateway, "10.77.1.1:3000", WEB);
+    assert_eq!(suspect.client_says(&mut gateway, WEB_REQUEST), undecided);
+}
+
 #[test]
 fn a_new_connection_between_the_ends_of_a_cleared_one_is_judged_anew() {
     let mut gateway = Gateway::new(EngineConfig::default());

@@ -458,7 +458,10 @@ fn dial(gateway: &mut Gateway, port: u16, to: &str) -> Verdict {
 /// A whole exchange with a web server, which arrives.
 fn browse(gateway: &mut Gateway, port: u16) {
     let mut web = Connection::open(gateway, &format!("{HOST}:{port}"), "203.0.113.7:80");
-    assert!(!web.client_says(gateway, WEB_REQUEST).is_drop());
-    let answer = web.server_says(gateway, WEB_ANSWER);
-    assert_eq!(answer, Verdict::Clear(ClearReason::Http));
+    let asked = web.client_says(gateway, WEB_REQUEST);
+    let answered = web.server_says(gateway, WEB_ANSWER);
+    let by_answer = answered == Verdict::Clear(ClearReason::Http);
+    // Where the server has proven itself before and nobody suspects the host.
+    let by_request = asked == Verdict::Clear(ClearReason::HttpProvenServer);
+    assert!(by_answer != by_request, "{asked:?}, {answered:?}");
 }

@@ -248,13 +248,19 @@ impl Engine {
             Standing::Harmless(reason) if !flow.contradictory => {
                 return self.clear(key, now, parties, reason);
             }
-            Standing::Open if segments <= MAX_OPEN_SEGMENTS => {
+            Standing::Asked if !flow.contradictory && policy::may_be_believed(situation) => {
+                // The address is not proven anew: that takes an answer.
+                return self.settle_cleared(key, now, ClearReason::HttpProvenServer);
+            }
+            Standing::Asked | Standing::Open if segments <= MAX_OPEN_SEGMENTS => {
                 let is_opener = flow.noted.is_some_and(is_opener);
                 let opener = is_opener.then_some(PassReason::UnconfirmedOpener);
                 return Verdict::Pass(opener.unwrap_or(PassReason::Undecided));
             }
             Standing::Harmless(_) => TolerateReason::Contradictory,
-            Standing::Open | Standing::Unrecognised => TolerateReason::Unrecognised,
+            Standing::Asked | Standing::Open | Standing::Unrecognised => {
+                TolerateReason::Unrecognised
+            }
         };
         self.judge_unrecognised(key, now, parties, segments, unproven)
     }
@@ -266,12 +272,16 @@ impl Engine {
         parties: &Parties,
         reason: ClearReason,
     ) -> Verdict {
-        self.flows.settle(key, State::Cleared(reason), now);
         if parties.host_initiated {
             let address = IpAddr::V4(*parties.peer.ip());
             self.suspects
                 .prove(&self.config, address, now, &mut self.out);
         }
+        self.settle_cleared(key, now, reason)
+    }
+
+    fn settle_cleared(&mut self, key: &FlowKey, now: Timestamp, reason: ClearReason) -> Verdict {
+        self.flows.settle(key, State::Cleared(reason), now);
         Verdict::Clear(reason)
     }
 

@@ -99,6 +99,9 @@ pub(crate) enum Patience {
 pub(crate) enum Standing {
     /// Proven harmless.
     Harmless(ClearReason),
+    /// A whole request of the web without a mark, not answered yet: harmless if who is asked has proven
+    /// itself before, else it can still become anything.
+    Asked,
     /// It can still become anything.
     Open,
     /// It can still become FastTrack, and must not get through if it does.
@@ -139,7 +142,10 @@ pub(crate) fn read_conversation(conversation: &Conversation<'_>) -> (Option<Evid
     } else {
         web::standing(conversation)
     };
-    (weak, standing)
+    match (weak, standing) {
+        (Some(_), Standing::Asked) => (weak, Standing::Open),
+        (weak, standing) => (weak, standing),
+    }
 }
 
 /// Reads the first payload seen of a conversation that was up before.

@@ -165,7 +165,7 @@ const fn unfinished_or_foreign(octets: &[u8]) -> Opening {
 /// A request without marks was answered so far.
 fn answered(responder: &Head<'_>) -> Standing {
     if responder.octets.is_empty() {
-        return Standing::Open;
+        return Standing::Asked;
     }
     if !is_status_line(responder.octets) {
         return Standing::Unrecognised;
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn http_is_proven_once_both_heads_are_whole() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-        assert_eq!(stands(REQUEST, b""), Standing::Open);
+        assert_eq!(stands(REQUEST, b""), Standing::Asked);
         assert_eq!(stands(REQUEST, &answer[..20]), Standing::Open);
         assert_eq!(
             stands(REQUEST, answer),
