@@ -535,6 +535,7 @@ impl RunArgs {
             engine: configuration.engine(now),
             backend: configuration.backend(),
             queue_reader: settings.queue_reader.value.0,
+            busy_poll: settings.busy_poll.value.0,
             events: configuration.events(),
             state: configuration.state_directory(),
             http: settings.http_listen.value.0.clone(),

@@ -228,6 +228,8 @@ settings! {
     open_port: Vec<Text<OpenPort>> = Vec::new();
     /// Who reads the packet queue: netlink answers many packets at once, nfq one by one.
     queue_reader: Text<QueueReader> = Text(QueueReader::default());
+    /// How long to look for the next packet before sleeping, where there is more than one processor.
+    busy_poll: Text<Duration> = Text(DEFAULT_BUSY_POLL);
     /// Where events go, one JSON object per line.
     events: Text<EventTarget> = Text(EventTarget::Stdout);
     /// MiB from which a file of events is set aside and a new one begun; 0 lets it grow.
@@ -329,6 +331,8 @@ pub const DEFAULT_SOCKET: &str = "/run/ftwall/control.sock";
 
 /// Where state is kept unless told otherwise, if it is there.
 pub const DEFAULT_STATE: &str = "/var/lib/ftwall";
+/// Some connections of the web are as far apart where thousands a second are made.
+const DEFAULT_BUSY_POLL: Duration = Duration::from_micros(50);
 
 /// The version of the keys' meaning.
 pub const SCHEMA_VERSION: u64 = 1;

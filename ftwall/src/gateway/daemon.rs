@@ -62,6 +62,9 @@ pub struct RunSettings {
     pub backend: Option<Backend>,
     /// Who reads the queue.
     pub queue_reader: QueueReader,
+    /// How long a worker looks for the next packet before it sleeps. A sleeping thread costs whoever wakes
+    /// it more than the packet itself, above all in virtual machines.
+    pub busy_poll: Duration,
     /// Where events go and how.
     pub events: EventOutput,
     /// Where what has to survive a restart is kept, if anywhere.
@@ -125,6 +128,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let operations = operations.remembering(state.recorder(), &state.kept, clock.now());
     let config = operations.engine(clock.now());
     let parts = queues.into_iter().zip(injectors).zip(neighbours);
+    let busy_poll = busy_poll(settings.busy_poll);
     let worker = |(seed, ((queues, injector), neighbours))| Worker {
         clock,
         blocked: blocked(&config),
@@ -137,6 +141,8 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         events: events.sender(),
         recorder: state.recorder(),
         counted: worker::Counted::default(),
+        busy_poll,
+        served: Timestamp::ORIGIN,
     };
     let seeds = (0..).map(|shard| settings.seed.wrapping_add(shard));
     let mut workers: Vec<Worker> = seeds.zip(parts).map(worker).collect();
@@ -268,6 +274,14 @@ fn look_around(rules: &RuleSettings) -> anyhow::Result<bool> {
         warn!("a flow table is in use: packets that take it never come to ftwall");
     }
     Ok(rules.inbound.is_none() && inbound::find(&listing).is_none())
+}
+
+/// With one processor nobody can send a packet while a worker looks for one.
+fn busy_poll(wanted: Duration) -> Duration {
+    match std::thread::available_parallelism() {
+        Ok(processors) if processors.get() > 1 => wanted,
+        Ok(_) | Err(_) => Duration::ZERO,
+    }
 }
 
 /// What the sets still hold that a daemon before this one has left; nothing if it has left no rules.

@@ -27,8 +27,11 @@ pub enum QueueClass {
 }
 
 impl QueueClass {
+    /// How many there are, and queues of a shard.
+    pub const COUNT: usize = 2;
+
     /// Both, the most urgent first.
-    pub const ALL: [QueueClass; 2] = [QueueClass::Signalling, QueueClass::Payload];
+    pub const ALL: [QueueClass; Self::COUNT] = [QueueClass::Signalling, QueueClass::Payload];
 
     /// Stable name in snake case.
     #[must_use]

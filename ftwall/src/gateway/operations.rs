@@ -358,6 +358,7 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "backend",
         "mark_bit",
         "queue_reader",
+        "busy_poll",
         "events",
         "events_limit_mib",
         "events_kept",

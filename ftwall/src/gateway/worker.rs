@@ -21,6 +21,7 @@ use tracing::{debug, trace};
 use super::bell::Bell;
 use super::clock::Clock;
 use super::event_log::EventSender;
+use super::fan_out::QueueClass;
 use super::inject::Injector;
 use super::kernel_sets::{Change, SetRequests, blocked, set_changes};
 use super::latency::Latency;
@@ -111,6 +112,32 @@ pub struct Worker {
     /// Absent where nothing is kept over a restart.
     pub(super) recorder: Option<Recorder>,
     pub(super) counted: Counted,
+    /// How long to look for more packets without sleep after each.
+    pub(super) busy_poll: Duration,
+    /// When packets were last taken.
+    pub(super) served: Timestamp,
+}
+
+/// What there is to do after a sleep.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ready {
+    queues: [bool; QueueClass::COUNT],
+    bell: bool,
+}
+
+impl Ready {
+    const ALL: Ready = Ready {
+        queues: [true; QueueClass::COUNT],
+        bell: true,
+    };
+
+    fn of([queues @ .., bell]: &[PollFd<'_>; QueueClass::COUNT + 1]) -> Ready {
+        let is_ready = |source: &PollFd<'_>| !source.revents().is_empty();
+        Ready {
+            queues: std::array::from_fn(|place| is_ready(&queues[place])),
+            bell: is_ready(bell),
+        }
+    }
 }
 
 /// What only the shell can count.
@@ -198,13 +225,13 @@ impl Worker {
     pub(super) fn serve(&mut self, inbox: &Inbox) -> anyhow::Result<()> {
         loop {
             inbox.rounds.fetch_add(1, Ordering::Relaxed);
-            self.sleep(inbox).context("waiting for packets")?;
-            if self.answer_requests(inbox).is_break() {
+            let ready = self.sleep(inbox).context("waiting for packets")?;
+            if ready.bell && self.answer_requests(inbox).is_break() {
                 self.sets = None;
                 return Ok(());
             }
             self.hear();
-            self.take_packets(BATCH);
+            self.take_packets(BATCH, ready);
             self.see_to_time();
             self.drain();
         }
@@ -223,35 +250,35 @@ impl Worker {
 
     /// Answers what still waits, now that no rule sends more, and says what was counted.
     pub fn finish(mut self) -> Statistics {
-        self.take_packets(LAST_BATCH);
+        self.take_packets(LAST_BATCH, Ready::ALL);
         self.drain();
         self.statistics()
     }
 
     /// Until a packet or a request comes, or the engine wants to be called.
-    fn sleep(&self, inbox: &Inbox) -> rustix::io::Result<()> {
-        let now = self.clock.now();
-        let wanted = self
-            .engine
-            .poll_timeout()
-            .map(|due| due.saturating_since(now));
-        let timeout = wanted.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
-        let timeout = Timespec::try_from(timeout).expect("a second fits");
-        let polled = match &self.queues[..] {
-            [first, second] => {
-                let mut sources = [readable(first), readable(second), readable(&inbox.bell)];
-                poll(&mut sources, Some(&timeout))
-            }
-            queues => {
-                let queues = queues.iter().map(readable);
-                let mut sources: Vec<_> = queues.chain([readable(&inbox.bell)]).collect();
-                poll(&mut sources, Some(&timeout))
-            }
-        };
-        match polled {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+    fn sleep(&self, inbox: &Inbox) -> rustix::io::Result<Ready> {
+        let timeout = Timespec::try_from(self.patience()).expect("a second fits");
+        let mut sources: [_; QueueClass::COUNT + 1] = std::array::from_fn(|place| {
+            let queue = self.queues.get(place).map(readable);
+            queue.unwrap_or_else(|| readable(&inbox.bell))
+        });
+        match poll(&mut sources, Some(&timeout)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(Ready::default()),
+            Ok(_) => Ok(Ready::of(&sources)),
             Err(error) => Err(error),
         }
+    }
+
+    /// How long to sleep at most: not at all while packets may be expected any moment, since to wake a
+    /// thread takes longer than to judge what it is woken for.
+    fn patience(&self) -> Duration {
+        let now = self.clock.now();
+        if now.saturating_since(self.served) < self.busy_poll {
+            return Duration::ZERO;
+        }
+        let due = self.engine.poll_timeout();
+        let wanted = due.map(|due| due.saturating_since(now));
+        wanted.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
     }
 
     fn answer_requests(&mut self, inbox: &Inbox) -> ControlFlow<()> {
@@ -291,24 +318,29 @@ impl Worker {
         }
     }
 
-    /// At most `most` of each queue.
-    fn take_packets(&mut self, most: usize) {
+    /// At most `most` of each queue that has any.
+    fn take_packets(&mut self, most: usize, ready: Ready) {
         let Worker {
             clock,
             engine,
             marks,
             queues,
             counted,
+            served,
             ..
         } = self;
-        for queue in queues {
+        for (queue, is_ready) in queues.iter_mut().zip(ready.queues) {
+            if !is_ready {
+                continue;
+            }
             let (began, mut packets) = (clock.now(), 0);
             queue.serve(most, &mut |packet| {
                 packets += 1;
                 judge(engine, clock.now(), *marks, packet)
             });
             if packets > 0 {
-                let took = clock.now().saturating_since(began);
+                *served = clock.now();
+                let took = served.saturating_since(began);
                 counted.latency.record(took, packets);
             }
         }

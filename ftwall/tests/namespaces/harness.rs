@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -71,10 +71,16 @@ pub(crate) fn skip_back_end(backend: &str, reason: &str) {
 /// How long anything that has to happen may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks until it is so; each asking runs a program, which takes long enough.
+/// Asks until it is so; each asking runs a program, so that the processor is not kept from others.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "patience with other programs is counted in real time"
+)]
 pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
-    let asked = (0..500).any(|_| is_so());
-    assert!(asked, "waited in vain for {what}");
+    let deadline = Instant::now() + 3 * PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+    }
 }
 
 /// A running `ftwall run` that has said it is ready.

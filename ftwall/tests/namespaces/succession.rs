@@ -142,12 +142,12 @@ fn the_unit_leaves_little_exposed() {
 }
 
 fn assert_nothing_lost_or_unseen(counted: &Counted) {
-    assert!(counted.monitored_sent > 300, "{counted:?}");
+    assert!(counted.monitored_sent > 100, "{counted:?}");
     assert_eq!(
         counted.monitored_heard, counted.monitored_sent,
         "{counted:?}"
     );
-    assert!(counted.enforced_sent > 300, "{counted:?}");
+    assert!(counted.enforced_sent > 100, "{counted:?}");
     assert_eq!(counted.enforced_heard, 0, "{counted:?}");
 }
 
