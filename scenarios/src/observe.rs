@@ -234,10 +234,8 @@ pub struct Observations {
 /// forgotten with it. Microseconds.
 const FORGOTTEN_US: u64 = 1_000_000;
 
-/// Once a peer has sent the beginning of its answer so often, enough of it got as far as the gateway. A
-/// beginning whose rest the line lost may pass at its third sending: a server that has no more to say
-/// would never be heard otherwise.
-const SENT_ENOUGH: usize = 4;
+/// Once a peer has sent the beginning of its answer so often, some of it got as far as the gateway.
+const SENT_ENOUGH: usize = 3;
 
 /// Before the peers were told to stop, for so long a frame may stay without the peer's own line:
 /// its process may have ended between the two. Microseconds.

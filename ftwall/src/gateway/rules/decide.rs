@@ -233,9 +233,14 @@ fn remember_start(way: Way, marks: MarkField) -> Value {
 
 fn known_peer_rule(way: Way, chain: &str) -> Value {
     let key = concat(&[way.host(), way.peer(), meta("l4proto"), way.peer_port("th")]);
+    let comment = if way.is_outward() {
+        "to a known peer"
+    } else {
+        "from a known peer"
+    };
     add_rule(
         chain,
-        "known peer",
+        comment,
         &[in_set("==", &key, PEERS), counter(), drop()],
     )
 }

@@ -2,8 +2,9 @@
 //!
 //! Told the time and what arrived, asked what to send. Retransmission backs off as Linux has it: a
 //! SYN after 1 s, 2 s, 4 s and so on, data after 200 ms over the round trip, doubled each time; three
-//! duplicate acknowledgements repeat a segment at once (RFC 6582). Selective acknowledgements, tail
-//! loss probes and delayed acknowledgements are left out: they make Linux quicker, never different.
+//! duplicate acknowledgements repeat a segment at once (RFC 6582); a silent line is probed with one
+//! segment more (RFC 8985). Selective and delayed acknowledgements are left out: they make Linux quicker,
+//! never different.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
@@ -117,6 +118,8 @@ struct Sender {
     probes: bool,
     /// Such a one was sent since the last acknowledgement.
     has_probed: bool,
+    /// Where the last segment begins that was sent for the first time.
+    last: u64,
 }
 
 /// How much may be in flight, in segments.
@@ -495,6 +498,7 @@ impl Sender {
             probe_at: None,
             probes: false,
             has_probed: false,
+            last: 0,
         }
     }
 
@@ -545,9 +549,13 @@ impl Sender {
         if std::mem::take(&mut self.repeats_first) {
             return Some((self.unacknowledged, self.length_at(self.unacknowledged)));
         }
+        let probes = std::mem::take(&mut self.probes);
+        if probes && !self.has_unsent() {
+            return Some((self.last, self.length_at(self.last)));
+        }
         let room = self.congestion.window * self.unit();
         let has_room = self.next - self.unacknowledged < room;
-        let may = self.has_unsent() && (std::mem::take(&mut self.probes) || has_room);
+        let may = self.has_unsent() && (probes || has_room);
         may.then(|| (self.next, self.length_at(self.next)))
     }
 
@@ -555,12 +563,14 @@ impl Sender {
         self.next < self.written + self.closes as u64
     }
 
-    /// Whether silence is to be met with a segment of what was not sent yet (RFC 8985, section 7). Linux
-    /// repeats the last segment where there is none; here the next timer repeats everything.
+    /// Whether silence is to be met with one segment before everything is repeated (RFC 8985, section 7):
+    /// of what was not sent yet, or else the last one. With one in flight Linux waits as long as for the
+    /// repetition itself.
     const fn may_probe(&self) -> bool {
         let is_new_silence = !self.has_probed && self.retries == 0;
         let is_mending = self.congestion.mends_until.is_some();
-        is_new_silence && !is_mending && self.round_trip.smoothed.is_some() && self.has_unsent()
+        let has_any = self.has_unsent() || self.last > self.unacknowledged;
+        is_new_silence && !is_mending && self.round_trip.smoothed.is_some() && has_any
     }
 
     fn probe(&mut self, now: Duration) {
@@ -594,6 +604,9 @@ impl Sender {
             self.round_trip.timed = Some((end, now));
         }
         self.next = self.next.max(end);
+        if end > self.highest {
+            self.last = place;
+        }
         self.highest = self.highest.max(end);
         self.deadline.get_or_insert(now + self.timeout());
         self.probe_at = self
@@ -803,7 +816,7 @@ mod tests {
         sent: u64,
         received: [Vec<u8>; 2],
         said: [Vec<Happening>; 2],
-        payloads: Vec<usize>,
+        payloads: Vec<(u32, usize)>,
     }
 
     impl Line {
@@ -854,7 +867,8 @@ mod tests {
                     panic!("an end writes whole segments");
                 };
                 if !segment.payload.is_empty() {
-                    self.payloads.push(segment.payload.len());
+                    self.payloads
+                        .push((segment.sequence, segment.payload.len()));
                 }
                 let cut = self.cut_at.is_some_and(|at| self.now >= at);
                 if cut || self.rng.random_bool(self.trouble) {
@@ -930,12 +944,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_all_sent_is_repeated_without_a_probe() {
+    fn where_all_was_sent_silence_is_probed_with_the_last_segment() {
         let mut line = silenced(5);
-        line.run(line.now + MS * 150);
-        assert_eq!(line.payloads.len(), 5);
         line.run(line.now + MS * 100);
-        assert_eq!(line.payloads.len(), 6);
+        let [.., last, probe] = line.payloads[..] else {
+            panic!("five segments and one more: {:?}", line.payloads);
+        };
+        assert_eq!((line.payloads.len(), probe), (6, last));
+        line.run(line.now + MS * 200);
+        assert_eq!(line.payloads.len(), 7);
+        assert_eq!(
+            line.payloads[6], line.payloads[0],
+            "then the first is repeated"
+        );
+    }
+
+    #[test]
+    fn a_segment_alone_is_not_probed() {
+        let mut line = silenced(1);
+        line.run(line.now + MS * 150);
+        assert_eq!(line.payloads.len(), 1);
     }
 
     fn content(length: usize) -> Vec<u8> {
@@ -970,7 +998,7 @@ mod tests {
             line.run(60_000 * MS);
             assert_eq!(line.received[1], b"GIVE 17\r\n\r\nmore");
             assert!(
-                line.payloads.iter().all(|length| *length == 1),
+                line.payloads.iter().all(|(_, length)| *length == 1),
                 "{:?}",
                 line.payloads
             );
@@ -979,7 +1007,13 @@ mod tests {
         line.ends[0].write(b"seven o");
         line.ends[0].write(b"x");
         line.run(60_000 * MS);
-        assert_eq!(line.payloads, [4, 3, 1]);
+        assert_eq!(
+            line.payloads
+                .iter()
+                .map(|(_, length)| *length)
+                .collect::<Vec<_>>(),
+            [4, 3, 1]
+        );
     }
 
     #[test]
