@@ -268,6 +268,6 @@ fn replacing_the_rules_keeps_what_the_sets_have_learned() {
     let commands = rules::commands(&settings.rules, Backend::Nft);
     ruleset.apply(NOW, &commands).expect("all of it is known");
     assert_eq!(ruleset.elements(rules::LOCKED, NOW), Some(1));
-    let strict = "strict: UDP from a locked host";
+    let strict = "strict: datagrams of a locked host";
     assert_eq!(ruleset.packets(strict), Some(0));
 }
