@@ -530,6 +530,7 @@ impl Engine {
             is_second_opener: host_initiated && other_opener.is_some(),
             repeats: 0,
             fills_window: false,
+            may_be_middle: false,
         }
     }
 

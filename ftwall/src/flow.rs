@@ -75,6 +75,8 @@ pub(crate) struct Flow {
     pub(crate) state: State,
     /// Retransmissions since the flow last had something new to say.
     pub(crate) stalls: u8,
+    /// Something came again: by then its sender has brought what it begins with.
+    pub(crate) came_again: bool,
     /// Segments so far that had something new to say, or may have had.
     pub(crate) payload_segments: u32,
     /// Evidence seen that was too weak alone.
@@ -99,6 +101,7 @@ impl Flow {
             began,
             state: State::Watched,
             stalls: 0,
+            came_again: false,
             payload_segments: 0,
             noted: None,
             contradictory: false,
@@ -147,6 +150,7 @@ impl Flow {
         if segment.payload_len > 0 {
             let may_be_new = growth.grew || own.has_ended();
             self.payload_segments = self.payload_segments.saturating_add(may_be_new.into());
+            self.came_again |= !growth.grew;
             self.stalls = if growth.grew {
                 0
             } else {

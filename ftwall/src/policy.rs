@@ -27,6 +27,8 @@ pub(crate) struct Situation {
     pub(crate) repeats: u8,
     /// What was held back fills its sender's first window with segments of a few octets each.
     pub(crate) fills_window: bool,
+    /// What its sender said first is not known to be what it begins with.
+    pub(crate) may_be_middle: bool,
 }
 
 impl Situation {
@@ -195,6 +197,14 @@ pub(crate) enum Withholding {
     Release,
 }
 
+/// Whether what resembles nothing waits for what its sender begins with. A suspect's request may have
+/// lost its beginning on the way here, or while no daemon ran; TCP brings that again, and first.
+pub(crate) const fn awaits_beginning(situation: &Situation) -> bool {
+    situation.may_be_middle
+        && (situation.host_is_locked || situation.peer_is_known)
+        && !is_system_port(situation.port)
+}
+
 /// What becomes of octets that may yet become FastTrack.
 pub(crate) fn withhold(patience: Patience, situation: &Situation) -> Withholding {
     let is_suspect = situation.host_is_locked || situation.peer_is_known;
@@ -269,6 +279,7 @@ mod tests {
         is_second_opener: false,
         repeats: 0,
         fills_window: false,
+        may_be_middle: false,
     };
     const INBOUND: Situation = Situation {
         host_initiated: false,
@@ -386,6 +397,37 @@ mod tests {
             ..INBOUND
         };
         assert_eq!(rule(Evidence::TextOpener, &called), None);
+    }
+
+    #[test]
+    fn only_suspects_wait_for_a_beginning_and_only_while_it_may_be_missing() {
+        let later = Situation {
+            may_be_middle: true,
+            ..OUTBOUND
+        };
+        assert!(!awaits_beginning(&later));
+        for suspect in [
+            Situation {
+                host_is_locked: true,
+                ..later
+            },
+            Situation {
+                peer_is_known: true,
+                ..later
+            },
+        ] {
+            assert!(awaits_beginning(&suspect), "{suspect:?}");
+            let first = Situation {
+                may_be_middle: false,
+                ..suspect
+            };
+            assert!(!awaits_beginning(&first), "{first:?}");
+            let names = Situation {
+                port: 53,
+                ..suspect
+            };
+            assert!(!awaits_beginning(&names), "{names:?}");
+        }
     }
 
     #[test]

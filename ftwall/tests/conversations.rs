@@ -349,6 +349,34 @@ fn a_locked_hosts_opener_stuck_in_a_window_of_single_octets_never_leaves() {
 }
 
 #[test]
+fn the_middle_of_a_locked_hosts_request_waits_for_its_beginning() {
+    // Whose first segments got lost, or were dropped while no daemon ran.
+    let request = b"GET /.hash=6a263969aaad5d97beb5d32e5a90480825de58ff HTTP/1.1\r\nX-Kazaa-Username: n\r\n\r\n";
+    let (missed, rest) = request.split_at(60);
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::established("10.77.1.1:3000", "198.18.0.5:443", Some(true));
+    gateway.datagram(CLIENT, PEER, PING);
+    dial.restart(60, 0);
+    for verdict in dial.client_says_cut(&mut gateway, rest, 13) {
+        assert_eq!(verdict, Verdict::Drop(DropReason::Withheld));
+    }
+    let verdict = dial.client_repeats(&mut gateway, request.len() as u32, missed);
+    assert_eq!(verdict, Verdict::Drop(DropReason::TransferRequest));
+}
+
+#[test]
+fn a_locked_hosts_foreign_words_leave_once_they_come_again() {
+    let mut gateway = Gateway::new(EngineConfig::default());
+    let mut dial = Connection::established("10.77.1.1:3000", "198.18.0.5:443", Some(true));
+    gateway.datagram(CLIENT, PEER, PING);
+    let words = [0x99; 40];
+    let verdict = dial.client_says(&mut gateway, &words);
+    assert_eq!(verdict, Verdict::Drop(DropReason::Withheld));
+    assert!(!dial.client_repeats(&mut gateway, 40, &words).is_drop());
+    assert!(!dial.client_says(&mut gateway, &words).is_drop());
+}
+
+#[test]
 fn a_numbered_request_stuck_in_its_window_never_leaves() {
     let mut gateway = Gateway::new(EngineConfig::default());
     let mut dial = Connection::open(&mut gateway, "10.77.1.1:3000", PEER);

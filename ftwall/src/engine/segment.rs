@@ -214,6 +214,7 @@ impl Engine {
         let situation = Situation {
             repeats: flow.stalls,
             fills_window: fills_window(flow),
+            may_be_middle: may_be_middle(flow, arrival),
             ..self.situation(now, parties)
         };
         let mut findings = sightings.filter_map(|seen| find(seen, &situation));
@@ -245,6 +246,9 @@ impl Engine {
         let segments = flow.payload_segments;
         let unproven = match standing {
             Standing::Withheld(patience) => return withhold(patience, situation),
+            Standing::Unrecognised if policy::awaits_beginning(situation) => {
+                return Verdict::Drop(DropReason::Withheld);
+            }
             Standing::Harmless(reason) if !flow.contradictory => {
                 return self.clear(key, now, parties, reason);
             }
@@ -434,6 +438,13 @@ fn is_late(flow: &Flow, arrival: &Arrival<'_>) -> bool {
     let answers_silence = arrival.segment.acknowledgement == initiator.certain_base();
     let responder_speaks = flow.role_of(arrival.source.into()) == Role::Responder;
     flow.start == Start::Midstream || (responder_speaks && is_silent && !answers_silence)
+}
+
+/// Whether what a sender said first may have been said later: the other side has not told what it expects
+/// first, and nothing came again.
+fn may_be_middle(flow: &Flow, arrival: &Arrival<'_>) -> bool {
+    let role = flow.role_of(arrival.source.into());
+    flow.stream(role).certain_base().is_none() && !flow.came_again
 }
 
 /// Whether one side has sent as many segments as a first window allows, hardly an octet in each, and is
