@@ -40,6 +40,9 @@ pub struct HostTerms {
     pub dials_in_flight: usize,
     /// Whether it gives no sign before its first opener, which then may arrive.
     pub opens_unannounced: bool,
+    /// How often the device begins anew meanwhile. What it had noticed but held to be proof of nothing, a
+    /// first opener among it, is forgotten then.
+    pub restarts: usize,
     /// Whether it must have made ordinary requests.
     pub browses: bool,
 }
@@ -358,7 +361,9 @@ fn leak(expected: &HostTerms, host: &str, row: &Row, level: Level) -> Option<Fin
     let allowed = match level {
         _ if host == UNKNOWN_HOST => 0,
         Level::Touched => expected.dials_in_flight + row.ended,
-        Level::Opened if expected.opens_unannounced => expected.dials_in_flight,
+        Level::Opened if expected.opens_unannounced => {
+            expected.dials_in_flight * (1 + expected.restarts)
+        }
         Level::ProbeOut
         | Level::ProbeAnswered
         | Level::Opened

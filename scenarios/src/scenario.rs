@@ -233,6 +233,9 @@ impl Scenario {
                 }
             }
         }
+        for terms in hosts.values_mut() {
+            terms.restarts = self.outages.len();
+        }
         Terms {
             hosts,
             expectation: self.expectation,

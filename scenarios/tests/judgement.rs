@@ -289,8 +289,13 @@ fn openers_beyond_the_dials_in_flight_are_a_leak_even_unannounced() {
     let story = Story::default()
         .peer_received(10, Part::Opener)
         .peer_received_from(11, CLIENT.port() + 1, Part::Opener);
-    let found = leaks(&protected_with(terms), &story);
+    let found = leaks(&protected_with(terms.clone()), &story);
     assert_eq!(found, [(Level::Opened, Witness::Peer)]);
+    let forgotten_once = HostTerms {
+        restarts: 1,
+        ..terms
+    };
+    assert_eq!(leaks(&protected_with(forgotten_once), &story), []);
 }
 
 #[test]
