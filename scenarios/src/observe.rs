@@ -452,7 +452,7 @@ fn identify(
         Transport::Tcp => inside.carried(&telling.attempt.flow, telling.octets, telling.at_us),
     };
     let revealed = clients
-        .telling()
+        .telling(blind_us)
         .filter_map(|telling| Some((telling.host.to_owned(), arrival(&telling)?)))
         .filter(|(_, at_us)| is_seen(*at_us));
     for (host, at_us) in revealed.chain(answers) {

@@ -193,6 +193,37 @@ fn an_opener_gives_a_host_away_once_the_wire_to_the_gateway_has_carried_it() {
 }
 
 #[test]
+fn a_second_opener_gives_a_host_away_unless_the_device_began_anew_after_the_first() {
+    let terms = protected_with(HostTerms {
+        dials_in_flight: 5,
+        ..HostTerms::default()
+    });
+    let openers = [
+        (
+            9,
+            SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 8), 2000),
+            1_u16,
+        ),
+        (3_000_000, PEER, 2),
+    ];
+    let mut story = openers
+        .into_iter()
+        .fold(Story::default(), |story, (at_us, peer, id)| {
+            let from = SocketAddrV4::new(*CLIENT.ip(), CLIENT.port() + id - 1);
+            story
+                .attempt_at(id, AttemptKind::Dial, peer)
+                .frame_inside(at_us, tcp(from, peer, "S", 99, b""))
+                .sent(at_us, u64::from(id), Part::Opener)
+                .frame_inside(at_us, tcp(from, peer, "A", 100, &[0x80; 12]))
+        })
+        .attempt(3, AttemptKind::Dial)
+        .connected(LATE, 3);
+    assert_eq!(leaks(&terms, &story), [(Level::Touched, Witness::Client)]);
+    story.evidence.blind_us = vec![(2_000_000, 2_000_001)];
+    assert_eq!(leaks(&terms, &story), []);
+}
+
+#[test]
 fn on_a_line_that_loses_packets_an_answer_gives_a_host_away_when_it_was_sent_three_times() {
     let terms = protected_with(HostTerms {
         opens_unannounced: true,

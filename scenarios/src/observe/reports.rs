@@ -237,14 +237,16 @@ impl ClientAccount {
     }
 
     /// What hosts sent that tells what they are: a ping, a request or offer of a file, or a second
-    /// opener to another address.
-    pub(super) fn telling(&self) -> impl Iterator<Item = Telling<'_>> {
-        let mut openers = BTreeMap::<&str, BTreeSet<SocketAddrV4>>::new();
+    /// opener to another address, with no time between the two in which no device watched.
+    pub(super) fn telling(&self, blind_us: &[(u64, u64)]) -> impl Iterator<Item = Telling<'_>> {
+        let mut openers = BTreeMap::<(&str, usize), BTreeSet<SocketAddrV4>>::new();
+        let outages_before = |at_us: u64| blind_us.iter().filter(|(_, to)| *to <= at_us).count();
         self.sent.iter().filter_map(move |sent| {
             let telling = match sent.part {
                 Part::Ping | Part::Request | Part::Give => true,
                 Part::Opener => {
-                    let peers = openers.entry(&sent.host).or_default();
+                    let life = outages_before(sent.at_us);
+                    let peers = openers.entry((&sent.host, life)).or_default();
                     peers.insert(sent.attempt.flow.peer);
                     peers.len() > 1
                 }
