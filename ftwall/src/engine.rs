@@ -156,6 +156,8 @@ pub struct Engine {
     tally: Tally,
     by_hand: ByHand,
     history: History,
+    /// Until when a sender's first words here may not be its first.
+    middles_until: Timestamp,
     /// What was last found, until the packet in which it was found is judged.
     found: Option<Evidence>,
 }
@@ -238,6 +240,7 @@ impl Engine {
             tally: Tally::default(),
             by_hand: ByHand::new(seed),
             history: History::new(seed),
+            middles_until: Timestamp::ORIGIN,
             found: None,
             config,
         }
@@ -531,6 +534,7 @@ impl Engine {
             repeats: 0,
             fills_window: false,
             may_be_middle: false,
+            follows_gap: now < self.middles_until,
         }
     }
 

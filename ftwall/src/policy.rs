@@ -29,6 +29,8 @@ pub(crate) struct Situation {
     pub(crate) fills_window: bool,
     /// What its sender said first is not known to be what it begins with.
     pub(crate) may_be_middle: bool,
+    /// Until a moment ago packets were dropped because nobody was there to judge them.
+    pub(crate) follows_gap: bool,
 }
 
 impl Situation {
@@ -198,10 +200,10 @@ pub(crate) enum Withholding {
 }
 
 /// Whether what resembles nothing waits for what its sender begins with. A suspect's request may have
-/// lost its beginning on the way here, or while no daemon ran; TCP brings that again, and first.
+/// lost its beginning on the way here, and anybody's while no daemon ran; TCP brings that again, and first.
 pub(crate) const fn awaits_beginning(situation: &Situation) -> bool {
     situation.may_be_middle
-        && (situation.host_is_locked || situation.peer_is_known)
+        && (situation.host_is_locked || situation.peer_is_known || situation.follows_gap)
         && !is_system_port(situation.port)
 }
 
@@ -280,6 +282,7 @@ mod tests {
         repeats: 0,
         fills_window: false,
         may_be_middle: false,
+        follows_gap: false,
     };
     const INBOUND: Situation = Situation {
         host_initiated: false,
@@ -400,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn only_suspects_wait_for_a_beginning_and_only_while_it_may_be_missing() {
+    fn a_beginning_is_waited_for_from_suspects_and_after_a_gap_while_it_may_be_missing() {
         let later = Situation {
             may_be_middle: true,
             ..OUTBOUND
@@ -413,6 +416,10 @@ mod tests {
             },
             Situation {
                 peer_is_known: true,
+                ..later
+            },
+            Situation {
+                follows_gap: true,
                 ..later
             },
         ] {

@@ -365,6 +365,28 @@ fn the_middle_of_a_locked_hosts_request_waits_for_its_beginning() {
 }
 
 #[test]
+fn after_a_gap_the_middle_of_anybodys_request_waits_for_its_beginning() {
+    for (follows_gap, waits) in [(false, false), (true, true)] {
+        let mut gateway = Gateway::new(EngineConfig::default());
+        if follows_gap {
+            gateway.engine.follow_gap(gateway.now);
+        }
+        for (end, middle) in [
+            ("10.77.1.1:3000", &b"-Kazaa-Username"[..]),
+            ("10.77.1.1:3002", b"aza"),
+        ] {
+            let mut dial = Connection::established(end, PEER, Some(true));
+            let verdict = dial.client_says(&mut gateway, middle);
+            assert_eq!(verdict.is_drop(), waits, "{verdict:?}");
+        }
+        gateway.wait(Duration::from_secs(60));
+        let mut later = Connection::established("10.77.1.1:3001", PEER, Some(true));
+        let verdict = later.client_says(&mut gateway, b"-Kazaa-Username");
+        assert!(!verdict.is_drop(), "{verdict:?}");
+    }
+}
+
+#[test]
 fn a_locked_hosts_foreign_words_leave_once_they_come_again() {
     let mut gateway = Gateway::new(EngineConfig::default());
     let mut dial = Connection::established("10.77.1.1:3000", "198.18.0.5:443", Some(true));

@@ -56,6 +56,12 @@ impl Engine {
         }
     }
 
+    /// Says that until now packets were dropped for want of an engine. Their senders repeat themselves, but
+    /// may have more to say before they do.
+    pub fn follow_gap(&mut self, now: Timestamp) {
+        self.middles_until = now + REPEATED_WITHIN;
+    }
+
     /// Goes on letting `target` through for what is left of the operator's word.
     pub fn restore_unblocked(&mut self, now: Timestamp, target: NeverBlock, for_: Duration) {
         self.by_hand.let_through(target, now + for_);
@@ -76,6 +82,10 @@ impl Engine {
         }
     }
 }
+
+/// Within this time a sender repeats what got lost a moment ago: several times the least time that TCP waits
+/// for a long line (RFC 6298).
+const REPEATED_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -245,10 +245,12 @@ impl Engine {
         };
         let segments = flow.payload_segments;
         let unproven = match standing {
-            Standing::Withheld(patience) => return withhold(patience, situation),
-            Standing::Unrecognised if policy::awaits_beginning(situation) => {
+            Standing::Unrecognised | Standing::Withheld(Patience::OfSuspects)
+                if policy::awaits_beginning(situation) =>
+            {
                 return Verdict::Drop(DropReason::Withheld);
             }
+            Standing::Withheld(patience) => return withhold(patience, situation),
             Standing::Harmless(reason) if !flow.contradictory => {
                 return self.clear(key, now, parties, reason);
             }

@@ -26,7 +26,7 @@ use super::opening::{Leftovers, Ready, Way, find_way, open_queues};
 use super::operations::{Load, Operations};
 use super::pulse::Pulse;
 use super::queue::QueueReader;
-use super::rules::RuleSettings;
+use super::rules::{RuleSettings, WhenDown};
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::succession::{self, Inheritance, Successor};
@@ -110,6 +110,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         payload_test,
         ..settings.rules
     };
+    let follows_gap = left.is_none() && rule_settings.when_down == WhenDown::Drop;
     let (queues, leftovers) = open_queues(&rule_settings, reader, left)?;
     let ready = Ready::of(backend, reader, &rule_settings, &queues)?;
     let clock = Clock::start();
@@ -151,6 +152,9 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let in_kernel = left_in_kernel(&leftovers, clock)?;
     let shards = rule_settings.queues.shards();
     take_over::run(&mut workers, shards, in_kernel, &state.kept);
+    if follows_gap {
+        workers.iter_mut().for_each(Worker::follow_gap);
+    }
     leftovers.keep();
     let manager = ServiceManager::from_environment();
     let stored = copies(&manager, &workers)?;

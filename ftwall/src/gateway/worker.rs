@@ -197,6 +197,11 @@ impl Worker {
         }
     }
 
+    /// Says that packets were dropped until now, for want of a daemon.
+    pub fn follow_gap(&mut self) {
+        self.engine.follow_gap(self.clock.now());
+    }
+
     /// Goes on letting through what an operator let through, if that is what was kept.
     pub fn let_through(&mut self, kept: &Kept) {
         if let Fact::Unblocked { target } = kept.fact {

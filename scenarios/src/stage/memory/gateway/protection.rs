@@ -14,6 +14,7 @@ use ftwall::gateway::fan_out;
 use ftwall::gateway::inject;
 use ftwall::gateway::kernel_sets::{self, Batch};
 use ftwall::gateway::queue::Answer;
+use ftwall::gateway::rules::WhenDown;
 use ftwall::gateway::{rules, worker};
 use ftwall::{Action, Engine, Hearsay, Ingress, Remembered, Timestamp};
 use ipnet::{IpNet, Ipv4Net};
@@ -172,6 +173,11 @@ impl Protection {
         let mut engines: Vec<Engine> = (0..shards.count())
             .map(|_| Engine::new(self.settings.engine.clone(), self.rng.random()))
             .collect();
+        if self.settings.rules.when_down == WhenDown::Drop {
+            engines
+                .iter_mut()
+                .for_each(|engine| engine.follow_gap(instant(now)));
+        }
         for left in self.remembered(now) {
             engines[usize::from(shards.of(left.host()))].remember(instant(now), left);
         }
