@@ -28,7 +28,7 @@ use crate::gateway::daemon::RunSettings;
 use crate::gateway::failure::Misconfigured;
 use crate::gateway::marks::MarkField;
 use crate::gateway::operations::Load;
-use crate::gateway::queue::QueueReader;
+use crate::gateway::queue::{QueueReader, WhenOverloaded};
 use crate::gateway::replay::{Format, Options};
 use crate::gateway::rules::{OpenPort, WhenDown};
 use crate::{EngineConfig, Timestamp};
@@ -183,6 +183,10 @@ pub struct RuleArgs {
     /// [default: pass]
     #[arg(long, value_enum)]
     when_down: Option<WhenDownArg>,
+    /// What to do with undecided packets that find a queue full; those of locked hosts are dropped anyway
+    /// [default: drop]
+    #[arg(long, value_enum)]
+    when_overloaded: Option<WhenOverloadedArg>,
     /// Drop connections from outside to hosts inside; the gateway's own ports are left to other rules
     #[arg(long)]
     block_inbound: bool,
@@ -405,6 +409,14 @@ enum WhenDownArg {
     Pass,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WhenOverloadedArg {
+    /// Nothing passes unseen; a flood costs the connections that wait
+    Drop,
+    /// The web goes on, unseen as long as the queue is full
+    Pass,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum StrictnessArg {
     /// Pass it and watch
@@ -574,6 +586,7 @@ impl RuleArgs {
             backend: if_typed(self.backend, Text),
             mark_bit: if_typed(self.mark_bit, |bit| bit),
             when_down: if_typed(self.when_down, |when| Text(when.into())),
+            when_overloaded: if_typed(self.when_overloaded, |when| Text(when.into())),
             block_inbound: self
                 .block_inbound
                 .then(|| Given::new(true, Source::CommandLine)),
@@ -665,6 +678,7 @@ same_names! {
     ReplyArg => Reply: Pong, Pong2, Other, None;
     ModeArg => Mode: Enforce, Monitor, Off;
     WhenDownArg => WhenDown: Drop, Pass;
+    WhenOverloadedArg => WhenOverloaded: Drop, Pass;
 }
 
 impl From<ConfigError> for Misconfigured {
@@ -701,7 +715,7 @@ mod tests {
     fn options_reach_the_engine_and_the_rules() {
         let typed = "ftwall run --inside 10.77.0.0/16 --exempt 10.77.9.9 --lock-time 0 \
             --strictness strict --reply none --no-reprobe --block-inbound --open-port tcp/443 \
-            --when-down drop --queue 3 --backend iptables-legacy";
+            --when-down drop --when-overloaded pass --queue 3 --backend iptables-legacy";
         let cli = Cli::try_parse_from(typed.split_whitespace()).expect("all of it is documented");
         let Command::Run(args) = cli.command else {
             panic!("run was typed")
@@ -719,6 +733,7 @@ mod tests {
         assert_eq!(settings.rules.queues.first(), 3);
         assert!(settings.rules.strict);
         assert_eq!(settings.rules.when_down, WhenDown::Drop);
+        assert_eq!(settings.rules.when_overloaded, WhenOverloaded::Pass);
         let open = settings.rules.inbound.expect("inbound was blocked").open;
         assert_eq!(open, ["tcp/443".parse().expect("a literal")]);
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::link::{HardwareAddress, InterfaceName, Place};
+
 /// The engine's configuration. `EngineConfig::default()` is the product as installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -103,11 +105,11 @@ impl EngineConfig {
         self.allow.iter().any(|allowed| allowed.contains(end))
     }
 
-    /// What holds for an inside host.
+    /// What holds for an inside host that was last seen at `place`.
     #[must_use]
-    pub fn policy_of(&self, host: IpAddr) -> EffectivePolicy {
-        let names = |policy: &HostPolicy| policy.subnets.iter().any(|net| net.contains(&host));
-        let entry = self.policies.iter().position(names);
+    pub fn policy_of(&self, host: IpAddr, place: Place) -> EffectivePolicy {
+        let mut policies = self.policies.iter();
+        let entry = policies.position(|policy| policy.names(host, place));
         let policy = entry.map(|index| &self.policies[index]);
         let mut overrides = self.mode_overrides.iter();
         let overridden = overrides
@@ -125,6 +127,13 @@ impl EngineConfig {
                 .and_then(|policy| policy.strictness)
                 .unwrap_or(self.strictness),
         }
+    }
+
+    /// Whether it matters where a host is seen.
+    #[must_use]
+    pub fn asks_for_places(&self) -> bool {
+        let mut policies = self.policies.iter();
+        policies.any(|policy| !policy.interfaces.is_empty() || !policy.macs.is_empty())
     }
 
     /// Whether unknown traffic of some locked host is dropped, so that the kernel has to ask about it.
@@ -167,14 +176,37 @@ impl Mode {
 pub struct HostPolicy {
     /// What people call it.
     pub name: String,
-    /// The hosts.
+    /// Networks of the hosts; of all networks if there is none.
     pub subnets: Vec<IpNet>,
+    /// The gateway's interfaces towards the hosts; behind all of them if there is none. No host of a
+    /// capture is behind any.
+    pub interfaces: Vec<InterfaceName>,
+    /// What the hosts send from; from anything if there is none. As for interfaces, no host of a capture does.
+    pub macs: Vec<HardwareAddress>,
     /// What is done about them.
     pub mode: Option<Mode>,
     /// How long they stay locked after the last evidence; zero locks nobody.
     pub lock_time: Option<Duration>,
     /// What happens to traffic that nothing is known about once they are locked.
     pub strictness: Option<Strictness>,
+}
+
+impl HostPolicy {
+    /// Whether the entry is about a host that was last seen at `place`: each list that says anything names
+    /// it. An entry of which no list says anything is about nobody.
+    #[must_use]
+    pub fn names(&self, host: IpAddr, place: Place) -> bool {
+        let is_listed = |found: bool, is_empty: bool| found || is_empty;
+        let has_interface = place
+            .interface
+            .is_some_and(|it| self.interfaces.contains(&it));
+        let has_mac = place.mac.is_some_and(|it| self.macs.contains(&it));
+        let is_in_net = self.subnets.iter().any(|net| net.contains(&host));
+        (has_interface || has_mac || is_in_net)
+            && is_listed(is_in_net, self.subnets.is_empty())
+            && is_listed(has_interface, self.interfaces.is_empty())
+            && is_listed(has_mac, self.macs.is_empty())
+    }
 }
 
 /// What holds for one host, all entries considered.

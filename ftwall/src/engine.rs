@@ -26,9 +26,10 @@ pub use operator::{
 use segment::Arrival;
 use tally::Tally;
 
-use crate::config::Mode;
+use crate::config::{EffectivePolicy, Mode};
 use crate::event::{EventType, PacketEnds};
 use crate::flow::{FlowTable, Role};
+use crate::link::Link;
 use crate::packet::{Malformed, Packet, Transport};
 use crate::policy::{self, Ruling, Situation};
 use crate::protocol::ShortPayload;
@@ -44,6 +45,9 @@ pub struct Ingress<'a> {
     pub bytes: &'a [u8],
     /// What the kernel's connection tracking knows, if there is a kernel.
     pub conntrack: Option<Conntrack>,
+    /// The packet's way through the gateway, if it is a live one. Needed only where
+    /// [`EngineConfig::asks_for_places`].
+    pub link: Option<Link>,
 }
 
 /// What the kernel's connection tracking knows about a packet.
@@ -260,7 +264,7 @@ impl Engine {
     /// Judges one packet.
     pub fn handle_packet(&mut self, now: Timestamp, ingress: Ingress<'_>) -> Verdict {
         let verdict = match Packet::parse(ingress.bytes) {
-            Ok(packet) => self.judge(now, &packet, ingress.conntrack),
+            Ok(packet) => self.judge(now, &packet, ingress),
             Err(malformed) => self.judge_malformed(now, malformed),
         };
         self.tally.count_verdict(verdict);
@@ -305,7 +309,7 @@ impl Engine {
         let mode = event
             .ftwall
             .client
-            .map(|client| self.config.policy_of(client.into()).mode);
+            .map(|client| self.policy_of(client).mode);
         if mode == Some(Mode::Monitor) {
             monitored(&mut event);
         }
@@ -332,12 +336,7 @@ impl Engine {
         }
     }
 
-    fn judge(
-        &mut self,
-        now: Timestamp,
-        packet: &Packet<'_>,
-        tracked: Option<Conntrack>,
-    ) -> Verdict {
+    fn judge(&mut self, now: Timestamp, packet: &Packet<'_>, ingress: Ingress<'_>) -> Verdict {
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.source, packet.destination)
         else {
             return Verdict::Pass(PassReason::Ipv6);
@@ -358,10 +357,14 @@ impl Engine {
             return Verdict::Pass(reason);
         }
         let host = *self.host_end(source, destination).ip();
-        let mode = self.config.policy_of(host.into()).mode;
+        if let Some(link) = ingress.link {
+            self.note_link(now, host, link, host == *source.ip());
+        }
+        let mode = self.policy_of(host).mode;
         if mode == Mode::Off {
             return Verdict::Pass(PassReason::PolicyOff);
         }
+        let tracked = ingress.conntrack;
         let verdict = self.judge_transport(now, (source, destination), packet, tracked);
         let done = Self::softened(mode, verdict);
         self.record_incident(now, host, packet, (source, destination), verdict, done);
@@ -463,8 +466,37 @@ impl Engine {
         self.history.record(host, incident);
     }
 
+    fn policy_of(&self, host: Ipv4Addr) -> EffectivePolicy {
+        self.suspects.policy_of(&self.config, host)
+    }
+
     fn is_enforced(&self, host: Ipv4Addr) -> bool {
-        self.config.policy_of(host.into()).mode == Mode::Enforce
+        self.policy_of(host).mode == Mode::Enforce
+    }
+
+    /// Learns from a packet where its inside host is, if any entry of the policy asks. The kernel knows
+    /// locked hosts by address, so it is told when another entry comes to hold for one.
+    fn note_link(&mut self, now: Timestamp, host: Ipv4Addr, link: Link, has_sent: bool) {
+        if !self.config.asks_for_places() {
+            return;
+        }
+        let known = self.suspects.place_of(host);
+        let place = if has_sent {
+            known.after_sending(link)
+        } else {
+            known.before_receiving(link)
+        };
+        let was_enforced = self.is_enforced(host);
+        self.suspects.note_place(host, place, now);
+        let is_enforced = self.is_enforced(host);
+        if was_enforced != is_enforced {
+            self.suspects.change_enforcement(
+                |other| other == host && was_enforced,
+                |other| other == host && is_enforced,
+                now,
+                &mut self.out,
+            );
+        }
     }
 
     /// Taking something back is always done: the host may have been enforced until now. So is what speaks

@@ -46,6 +46,11 @@ impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
         (entry.ends > now).then_some(&entry.value)
     }
 
+    /// The entry, whether or not it has ended.
+    pub(crate) fn peek(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|entry| &entry.value)
+    }
+
     /// The entry, unless it has ended.
     pub(crate) fn get_mut(&mut self, key: &K, now: Timestamp) -> Option<&mut V> {
         let entry = self.entries.get_mut(key)?;

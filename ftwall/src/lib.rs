@@ -21,6 +21,7 @@ mod event;
 pub mod evidence;
 mod expiring;
 mod flow;
+mod link;
 pub mod packet;
 mod policy;
 pub mod protocol;
@@ -53,6 +54,7 @@ pub use engine::{
 };
 pub use event::{Details, Event, EventType, PacketEnds, Refusal, VerdictDetails};
 pub use evidence::Evidence;
+pub use link::{HardwareAddress, InterfaceName, Link, Place};
 pub use suspects::Origin;
 pub use timestamp::Timestamp;
 pub use verdict::{ClearReason, DropReason, PassReason, TolerateReason, Verdict};

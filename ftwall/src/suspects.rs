@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::EngineConfig;
+use crate::config::{EffectivePolicy, EngineConfig};
 use crate::engine::{Action, Hearsay};
 use crate::event::{Details, Event, EventType, PacketEnds, Refusal};
 use crate::expiring::Expiring;
+use crate::link::Place;
 use crate::policy::{is_contested_port, is_system_port};
 use crate::protocol::{self, ShortPayload};
 use crate::verdict::Verdict;
@@ -64,6 +65,9 @@ pub(crate) struct Suspects {
     /// Where each host last sent an opener's shape that nothing confirmed.
     openers: Expiring<Ipv4Addr, SocketAddrV4>,
     tallies: Expiring<Ipv4Addr, Tally>,
+    /// Where hosts were last seen, while the configuration asks for it. Each "ends" when it was seen, so that
+    /// the longest unseen makes room; until then it is not forgotten, since a lock may depend on it.
+    places: Expiring<Ipv4Addr, Place>,
 }
 
 /// Where something that is remembered comes from.
@@ -131,7 +135,23 @@ impl Suspects {
             proven: Expiring::new(capacity.proven, seed),
             openers: Expiring::new(capacity.hosts, seed),
             tallies: Expiring::new(capacity.hosts, seed),
+            places: Expiring::new(capacity.hosts, seed),
         }
+    }
+
+    /// What holds for a host, where it was last seen considered.
+    pub(crate) fn policy_of(&self, config: &EngineConfig, host: Ipv4Addr) -> EffectivePolicy {
+        config.policy_of(host.into(), self.place_of(host))
+    }
+
+    /// Where a host was last seen; nowhere that is known as long as nobody asked.
+    pub(crate) fn place_of(&self, host: Ipv4Addr) -> Place {
+        self.places.peek(&host).copied().unwrap_or_default()
+    }
+
+    /// Remembers where a host was seen.
+    pub(crate) fn note_place(&mut self, host: Ipv4Addr, place: Place, now: Timestamp) {
+        self.places.insert(host, place, now);
     }
 
     pub(crate) fn is_locked(&self, host: Ipv4Addr, now: Timestamp) -> bool {
@@ -224,7 +244,7 @@ impl Suspects {
         now: Timestamp,
         out: &mut Outbox,
     ) {
-        let for_ = config.policy_of(host.into()).lock_time;
+        let for_ = self.policy_of(config, host).lock_time;
         if for_.is_zero() {
             return;
         }
@@ -273,7 +293,7 @@ impl Suspects {
         now: Timestamp,
         out: &mut Outbox,
     ) {
-        let longest = config.policy_of(host.into()).lock_time;
+        let longest = self.policy_of(config, host).lock_time;
         let for_ = at_most(for_, longest, origin);
         if for_.is_zero() {
             return;

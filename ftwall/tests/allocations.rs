@@ -13,7 +13,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ftwall::{Conntrack, Engine, EngineConfig, Ingress, Timestamp, Verdict};
+use ftwall::config::{HostPolicy, Mode};
+use ftwall::{
+    Conntrack, Engine, EngineConfig, HardwareAddress, Ingress, Link, PassReason, Timestamp, Verdict,
+};
 
 use packets::{ACK, ipv6, tcp, udp};
 
@@ -89,7 +92,7 @@ fn a_packet_whose_flow_or_host_is_known_costs_no_allocation() {
         "the allocator counts"
     );
     for (what, packet, action) in cases {
-        let mut site = Site::new();
+        let mut site = Site::new(EngineConfig::default(), None);
         // What is remembered of it, and room for what is said about it.
         (0..ROUNDS).for_each(|_| {
             site.judge(&packet);
@@ -101,19 +104,49 @@ fn a_packet_whose_flow_or_host_is_known_costs_no_allocation() {
         let asked = ASKED.load(Ordering::Relaxed) - before;
         assert_eq!(asked, 0, "{what}: {asked} allocations in {ROUNDS} packets");
     }
+    assert_that_places_cost_no_allocation();
+}
+
+/// A policy by interface costs none either. Not a test of its own, which would allocate beside the other.
+fn assert_that_places_cost_no_allocation() {
+    let guests = HostPolicy {
+        interfaces: vec!["guest0".parse().expect("a name")],
+        macs: vec![HardwareAddress([2; 6])],
+        mode: Some(Mode::Off),
+        ..HostPolicy::default()
+    };
+    let config = EngineConfig {
+        policies: vec![guests],
+        ..EngineConfig::default()
+    };
+    let link = Link {
+        entered: "guest0".parse().ok(),
+        leaves: "wan0".parse().ok(),
+        sender: Some(HardwareAddress([2; 6])),
+    };
+    let mut site = Site::new(config, Some(link));
+    let packet = udp(CLIENT, PEER, PING);
+    site.judge(&packet);
+    let before = ASKED.load(Ordering::Relaxed);
+    for _ in 0..ROUNDS {
+        assert_eq!(site.judge(&packet), Verdict::Pass(PassReason::PolicyOff));
+    }
+    assert_eq!(ASKED.load(Ordering::Relaxed) - before, 0);
 }
 
 /// An engine whose clock goes on by itself, and whoever drains it.
 struct Site {
     engine: Engine,
     now: Timestamp,
+    link: Option<Link>,
 }
 
 impl Site {
-    fn new() -> Self {
+    fn new(config: EngineConfig, link: Option<Link>) -> Self {
         Self {
-            engine: Engine::new(EngineConfig::default(), 7),
+            engine: Engine::new(config, 7),
             now: Timestamp::from_secs(1_000_000),
+            link,
         }
     }
 
@@ -130,9 +163,14 @@ impl Site {
             reply: false,
             from_start: true,
         });
-        let verdict = self
-            .engine
-            .handle_packet(self.now, Ingress { bytes, conntrack });
+        let verdict = self.engine.handle_packet(
+            self.now,
+            Ingress {
+                bytes,
+                conntrack,
+                link: self.link,
+            },
+        );
         while self.engine.poll_action().is_some() {}
         while self.engine.poll_event().is_some() {}
         verdict

@@ -43,6 +43,7 @@ const BROKEN: &[(&str, &str)] = &[
     ("ftwall.toml", "mark_bit = 27"),
     ("ftwall.toml", "when_down = \"reject\""),
     ("ftwall.toml", "when_overload = \"drop\""),
+    ("ftwall.toml", "when_overloaded = \"queue\""),
     ("ftwall.toml", "open_port = [\"tcp/443\"]"),
     ("ftwall.toml", "block_inbound = true\nopen_port = [\"443\"]"),
     ("ftwall.toml", "queue_reader = \"libpcap\""),
@@ -65,7 +66,15 @@ const BROKEN: &[(&str, &str)] = &[
     ),
     (
         "ftwall.toml",
-        "[[policy]]\nname = \"x\"\nmatch = { subnet = \"10.0.0.0/8\", mac = \"00:11:22:33:44:55\" }",
+        "[[policy]]\nname = \"x\"\nmatch = { subnet = \"10.0.0.0/8\", mac = \"00:11:22:33:44\" }",
+    ),
+    (
+        "ftwall.toml",
+        "[[policy]]\nname = \"x\"\nmatch = { interface = \"guest network 0\" }",
+    ),
+    (
+        "ftwall.toml",
+        "[[policy]]\nname = \"x\"\nmatch = { interface = 2 }",
     ),
     (
         "ftwall.toml",

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ftwall::config::{HostPolicy, Mode, NeverBlock, Strictness};
 use ftwall::{
-    Action, Block, BlockError, DropReason, EngineConfig, EventType, Evidence, Origin, PassReason,
-    Subject, Verdict,
+    Action, Block, BlockError, DropReason, EngineConfig, EventType, Evidence, HardwareAddress,
+    Link, Origin, PassReason, Place, Subject, Verdict,
 };
 use support::{CONSTANT_OPENER, Connection, Gateway, PING, WEB_ANSWER, WEB_REQUEST, end};
 
@@ -80,6 +80,79 @@ fn the_first_policy_that_names_a_host_counts() {
         .map(|client| client.policy.as_deref())
         .collect();
     assert_eq!(policies, [Some("guests"), None]);
+}
+
+#[test]
+fn a_policy_by_interface_or_hardware_address_follows_where_a_host_is_seen() {
+    let laptop = HardwareAddress([2, 0, 0, 0, 0, 7]);
+    let entry = |name: &str, interface: &str, macs: &[HardwareAddress]| HostPolicy {
+        name: name.into(),
+        interfaces: vec![interface.parse().expect("a name")],
+        macs: macs.to_vec(),
+        mode: Some(Mode::Off),
+        ..HostPolicy::default()
+    };
+    let monitored = HostPolicy {
+        mode: Some(Mode::Monitor),
+        ..entry("guests", "guest0", &[])
+    };
+    let mut gateway = Gateway::new(EngineConfig {
+        policies: vec![entry("the laptop", "lan0", &[laptop]), monitored],
+        ..EngineConfig::default()
+    });
+    let link = |entered: &str, leaves: &str, sender| Link {
+        entered: entered.parse().ok(),
+        leaves: leaves.parse().ok(),
+        sender: Some(HardwareAddress(sender)),
+    };
+    let mut ping = |way: Option<Link>| {
+        gateway.link = way;
+        let verdict = gateway.datagram(CLIENT, PEER, PING);
+        (verdict, gateway.is_locked("10.77.1.1"))
+    };
+    let enforced = (Verdict::Drop(DropReason::Ping), true);
+    let monitored = (Verdict::Pass(PassReason::Monitored), false);
+    assert_eq!(ping(None), enforced, "as in a capture");
+    assert_eq!(ping(Some(link("lan0", "wan0", [2; 6]))), enforced);
+    assert_eq!(ping(Some(link("guest0", "wan0", [2; 6]))), monitored);
+    assert_eq!(ping(None), monitored, "it is where it was last seen");
+    let off = (Verdict::Pass(PassReason::PolicyOff), false);
+    assert_eq!(ping(Some(link("lan0", "wan0", laptop.0))), off);
+    assert_eq!(ping(Some(link("lan0", "wan0", [2; 6]))), enforced);
+
+    // What comes from outside has another sender; it names the interface towards the host.
+    gateway.link = Some(link("wan0", "guest0", laptop.0));
+    gateway.datagram(PEER, CLIENT, b"unknown");
+    let explained = gateway.engine.explain(gateway.now, Subject::Host(HOST));
+    let place = Place {
+        interface: "guest0".parse().ok(),
+        mac: Some(HardwareAddress([2; 6])),
+    };
+    assert_eq!(explained.place, Some(place));
+    let entry = explained.policy.expect("it is inside").entry;
+    assert_eq!(entry.as_deref(), Some("guests"));
+    assert!(!gateway.is_locked("10.77.1.1"), "the kernel was told");
+}
+
+#[test]
+fn every_list_of_a_match_has_to_name_the_host() {
+    let policy = HostPolicy {
+        subnets: vec!["10.77.1.0/24".parse().expect("a literal")],
+        interfaces: vec!["lan0".parse().expect("a name")],
+        ..HostPolicy::default()
+    };
+    let at = |interface: &str| Place {
+        interface: interface.parse().ok(),
+        mac: None,
+    };
+    assert!(policy.names(HOST.into(), at("lan0")));
+    assert!(!policy.names(HOST.into(), at("lan1")));
+    assert!(!policy.names(HOST.into(), Place::default()));
+    assert!(!policy.names(Ipv4Addr::new(10, 77, 2, 1).into(), at("lan0")));
+    assert!(
+        !HostPolicy::default().names(HOST.into(), at("lan0")),
+        "nobody"
+    );
 }
 
 #[test]

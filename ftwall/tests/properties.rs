@@ -38,7 +38,7 @@ proptest! {
         let mut now = Timestamp::from_secs(1_000_000);
         for (bytes, conntrack, pause) in &packets {
             now = now + Duration::from_millis(*pause);
-            engine.handle_packet(now, Ingress { bytes, conntrack: *conntrack });
+            engine.handle_packet(now, Ingress { bytes, conntrack: *conntrack, link: None });
             engine.handle_timeout(now);
             prop_assert!(engine.poll_timeout().is_none_or(|next| next > now));
         }
@@ -64,7 +64,7 @@ proptest! {
         let mut now = Timestamp::from_secs(1_000_000);
         for (bytes, conntrack, pause) in &packets {
             now = now + Duration::from_millis(*pause);
-            engine.handle_packet(now, Ingress { bytes, conntrack: *conntrack });
+            engine.handle_packet(now, Ingress { bytes, conntrack: *conntrack, link: None });
             let held = engine.occupancy();
             prop_assert!(held.flows <= capacity.flows, "{:?}", held);
             prop_assert!(held.buffered <= capacity.buffered, "{:?}", held);

@@ -56,9 +56,14 @@ impl Site {
         }
         let Arrival { bytes, conntrack } = arrival;
         let conntrack = *conntrack;
-        let verdict = self
-            .engine
-            .handle_packet(self.now, Ingress { bytes, conntrack });
+        let verdict = self.engine.handle_packet(
+            self.now,
+            Ingress {
+                bytes,
+                conntrack,
+                link: None,
+            },
+        );
         while let Some(action) = self.engine.poll_action() {
             black_box(action);
         }

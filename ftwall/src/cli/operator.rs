@@ -381,6 +381,11 @@ fn show_explanation(subject: &str, explained: &Value) -> String {
             text(&policy["strictness"]),
         );
     }
+    if let Value::Object(place) = &explained["place"] {
+        let said = |key: &str| place.get(key).map_or("unknown".to_owned(), text);
+        let (interface, mac) = (said("interface"), said("mac"));
+        let _ = writeln!(shown, "Last seen: interface {interface}, mac {mac}");
+    }
     let tests = explained["tests"].as_array().into_iter().flatten();
     let holds = tests.filter(|test| test["holds"] == true);
     let holds: Vec<_> = holds.map(|test| text(&test["name"])).collect();

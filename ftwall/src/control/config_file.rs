@@ -21,20 +21,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 use toml::Spanned;
 
 use super::events::EventTarget;
+use super::one_or_many::OneOrMany;
 use super::privacy::Privacy;
 use super::schedule::{Day, Schedule};
 use super::setting::{BackendChoice, HttpListen, Setting, StateDirectory, Text, Textual as _};
-use crate::EngineConfig;
 use crate::config::{HostPolicy, LockedDials, Mode, NeverBlock, Reply, Strictness, private_ranges};
-use crate::gateway::queue::QueueReader;
+use crate::gateway::queue::{QueueReader, WhenOverloaded};
 use crate::gateway::rules::{OpenPort, WhenDown};
+use crate::{EngineConfig, HardwareAddress, InterfaceName};
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -222,6 +222,8 @@ settings! {
     mark_bit: u8 = 24;
     /// What to do with undecided packets while no daemon runs; those of locked hosts are dropped anyway.
     when_down: Text<WhenDown> = Text(WhenDown::Pass);
+    /// What to do with undecided packets that find a queue full; those of locked hosts are dropped anyway.
+    when_overloaded: Text<WhenOverloaded> = Text(WhenOverloaded::default());
     /// Whether connections from outside to hosts inside are dropped.
     block_inbound: bool = false;
     /// Ports of inside hosts that stay reachable then.
@@ -269,46 +271,26 @@ pub struct PolicyEntry {
     pub schedule: Option<Schedule>,
 }
 
-/// Which hosts an entry is about. The queue tells neither their interface nor their hardware address.
+/// Which hosts an entry is about: those that every list names which says anything.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Match {
-    /// Their networks; one may be written without brackets.
-    pub subnet: OneOrMany,
+    /// Their networks.
+    #[serde(default, skip_serializing_if = "OneOrMany::is_empty")]
+    pub subnet: OneOrMany<IpNet>,
+    /// The gateway's interfaces towards them.
+    #[serde(default, skip_serializing_if = "OneOrMany::is_empty")]
+    pub interface: OneOrMany<InterfaceName>,
+    /// Their hardware addresses; of hosts behind another router, that router's.
+    #[serde(default, skip_serializing_if = "OneOrMany::is_empty")]
+    pub mac: OneOrMany<HardwareAddress>,
 }
 
-/// A list in which a single network needs no brackets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct OneOrMany(pub Vec<Text<IpNet>>);
-
-impl<'de> Deserialize<'de> for OneOrMany {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Nets;
-        impl<'de> serde::de::Visitor<'de> for Nets {
-            type Value = OneOrMany;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a network as text, or several in brackets")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OneOrMany, E> {
-                let net = Text::deserialize(text.into_deserializer())?;
-                Ok(OneOrMany(vec![net]))
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut nets: A,
-            ) -> Result<OneOrMany, A::Error> {
-                let mut all = Vec::new();
-                while let Some(net) = nets.next_element()? {
-                    all.push(net);
-                }
-                Ok(OneOrMany(all))
-            }
-        }
-        deserializer.deserialize_any(Nets)
+impl Match {
+    /// Whether it is about nobody.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.subnet.is_empty() && self.interface.is_empty() && self.mac.is_empty()
     }
 }
 
@@ -437,6 +419,8 @@ impl PolicyEntry {
         HostPolicy {
             name: self.name.clone(),
             subnets: values(&self.matches.subnet.0),
+            interfaces: values(&self.matches.interface.0),
+            macs: values(&self.matches.mac.0),
             mode: self.mode,
             lock_time: self.lock_time.as_ref().map(|time| time.0),
             strictness: self.strictness,
@@ -462,7 +446,6 @@ pub fn schema() -> Value {
 }
 
 fn policy_schema() -> Value {
-    let net = <Text<IpNet> as Setting>::schema();
     let time = json!({ "type": "string", "pattern": "^[0-9]{2}:[0-9]{2}$" });
     let window = object(
         &["from", "to"],
@@ -476,12 +459,20 @@ fn policy_schema() -> Value {
         "zone": { "type": "string" },
         "windows": { "type": "array", "items": window },
     });
-    let subnet = json!({ "anyOf": [net, { "type": "array", "items": net }] });
+    let mut matches = object(
+        &[],
+        json!({
+            "subnet": OneOrMany::<IpNet>::schema(),
+            "interface": OneOrMany::<InterfaceName>::schema(),
+            "mac": OneOrMany::<HardwareAddress>::schema(),
+        }),
+    );
+    matches["minProperties"] = json!(1);
     object(
         &["name", "match"],
         json!({
             "name": { "type": "string" },
-            "match": object(&["subnet"], json!({ "subnet": subnet })),
+            "match": matches,
             "mode": Mode::schema(),
             "lock_time": <Text<Duration> as Setting>::schema(),
             "strictness": Strictness::schema(),
@@ -604,6 +595,11 @@ mod tests {
         let guests = HostPolicy {
             name: "guests".into(),
             subnets: vec![parse_net("10.77.2.0/24").unwrap()],
+            interfaces: vec!["guest0".parse().unwrap()],
+            macs: vec![
+                HardwareAddress([2, 0, 0, 0, 0, 1]),
+                HardwareAddress([2, 0, 0, 0, 0, 2]),
+            ],
             mode: Some(Mode::Off),
             lock_time: Some(Duration::from_secs(60)),
             strictness: None,
@@ -723,9 +719,13 @@ peer_expiry = 90
 
 [[policy]]
 name = "guests"
-match = { subnet = "10.77.2.0/24" }
 mode = "off"
 lock_time = 60
+
+[policy.match]
+subnet = "10.77.2.0/24"
+interface = "guest0"
+mac = ["02:00:00:00:00:01", "02-00-00-00-00-02"]
 "#;
 
     fn parse(text: &str) -> Result<Layer, ConfigError> {

@@ -184,6 +184,7 @@ impl Configuration {
             queues: self.fan_out().expect("checked when it was loaded"),
             marks: self.marks().expect("checked when it was loaded"),
             when_down: settings.when_down.value.0,
+            when_overloaded: settings.when_overloaded.value.0,
             // The daemon knows for whom; the kernel asks about all.
             strict: settings.strictness.value == crate::config::Strictness::Strict
                 || settings.policies.iter().any(strict_entry),
@@ -309,8 +310,11 @@ impl Configuration {
         }
         let mut names = Vec::new();
         for Given { value, source } in &settings.policies {
-            if value.matches.subnet.0.is_empty() {
-                let message = format!("policy \"{}\" names no network", value.name);
+            if value.matches.is_empty() {
+                let message = format!(
+                    "policy \"{}\" is about no host: its match needs a subnet, interface or mac",
+                    value.name
+                );
                 return wrong(source, message);
             }
             if value

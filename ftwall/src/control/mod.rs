@@ -5,6 +5,7 @@ pub mod config_file;
 pub mod configuration;
 pub mod event_file;
 pub mod events;
+pub mod one_or_many;
 pub mod privacy;
 pub mod schedule;
 pub mod server;

@@ -17,8 +17,9 @@ use super::privacy::Privacy;
 use super::values::{parse_duration, parse_net, parse_never_block};
 use crate::config::{LockedDials, Mode, NeverBlock, Reply, Strictness};
 use crate::gateway::backend::Backend;
-use crate::gateway::queue::QueueReader;
+use crate::gateway::queue::{QueueReader, WhenOverloaded};
 use crate::gateway::rules::{OpenPort, WhenDown};
+use crate::{HardwareAddress, InterfaceName};
 
 /// A value that stands in a configuration file.
 pub trait Setting: Clone + DeserializeOwned + Serialize {
@@ -101,6 +102,30 @@ impl Textual for IpNet {
 
     fn read(text: &str) -> Result<Self, String> {
         parse_net(text)
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Textual for InterfaceName {
+    const EXPECTED: &'static str = "an interface's name as text";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Textual for HardwareAddress {
+    const EXPECTED: &'static str = "a hardware address as text";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
     }
 
     fn write(&self) -> String {
@@ -294,6 +319,26 @@ impl Textual for WhenDown {
     }
 }
 
+impl Textual for WhenOverloaded {
+    const EXPECTED: &'static str = "\"drop\" or \"pass\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "drop" => Ok(Self::Drop),
+            "pass" => Ok(Self::Pass),
+            _ => Err("write drop or pass".to_owned()),
+        }
+    }
+
+    fn write(&self) -> String {
+        match self {
+            Self::Drop => "drop",
+            Self::Pass => "pass",
+        }
+        .to_owned()
+    }
+}
+
 impl Textual for TimeZone {
     const EXPECTED: &'static str = "a time zone's name as text: \"Europe/Berlin\"";
 
@@ -395,6 +440,8 @@ mod tests {
             }
         }
         assert_same::<IpNet>(&["10.77.0.0/16", "10.77.1.1", "2001:db8::/32"]);
+        assert_same::<InterfaceName>(&["lan0", "eth0.17"]);
+        assert_same::<HardwareAddress>(&["02:00:5e:10:00:01"]);
         assert_same::<NeverBlock>(&["192.0.2.7:1214", "192.0.2.7", "192.0.2.0/24"]);
         assert_same::<Duration>(&["0", "120s", "2h 5m"]);
         assert_same::<OpenPort>(&["tcp/443"]);
@@ -408,6 +455,7 @@ mod tests {
         ]);
         assert_same::<StateDirectory>(&["", "/var/lib/ftwall"]);
         assert_same::<WhenDown>(&["drop", "pass"]);
+        assert_same::<WhenOverloaded>(&["drop", "pass"]);
         assert_same::<TimeZone>(&["UTC", "Europe/Berlin"]);
         assert_same::<ClockTime>(&["00:00", "08:30", "24:00"]);
     }

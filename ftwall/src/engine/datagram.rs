@@ -34,7 +34,7 @@ impl Engine {
             return Verdict::Clear(reason);
         }
         let host = *parties.host.ip();
-        let strictness = self.config.policy_of(host.into()).strictness;
+        let strictness = self.policy_of(host).strictness;
         let is_locked = self.suspects.is_locked(host, now);
         if is_locked && !policy::may_be_unknown_datagram(strictness, parties.peer.port()) {
             return Verdict::Drop(DropReason::Strict);

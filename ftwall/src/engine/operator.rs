@@ -15,6 +15,7 @@ use super::history::Incident;
 use crate::config::{Mode, NeverBlock, Strictness};
 use crate::event::{Details, EventType, Refusal};
 use crate::expiring::Expiring;
+use crate::link::Place;
 use crate::suspects::{self, Origin};
 use crate::{EngineConfig, PassReason, Timestamp};
 
@@ -130,6 +131,9 @@ pub struct Explanation {
     /// What the configuration says of it, if it is an inside host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyChoice>,
+    /// Where it was last seen, if it is an inside host and the configuration asks for places.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// Every test that would let it through or keep it from being learned, in the order they are made.
     pub tests: Vec<Test>,
     /// Its lock, if it is locked.
@@ -172,7 +176,7 @@ impl Engine {
         let locks = self.suspects.locks(now).into_iter();
         locks
             .map(|lock| {
-                let policy = self.config.policy_of(lock.host.into());
+                let policy = self.policy_of(lock.host);
                 LockedClient {
                     client: lock.host,
                     mode: policy.mode,
@@ -267,7 +271,7 @@ impl Engine {
             self.lift(now, &target);
         }
         let enforced = |config: &EngineConfig, host: Ipv4Addr| {
-            config.policy_of(host.into()).mode == Mode::Enforce
+            self.suspects.policy_of(config, host).mode == Mode::Enforce
         };
         self.suspects.change_enforcement(
             |host| enforced(&old, host),
@@ -291,7 +295,7 @@ impl Engine {
         let inside = self.config.is_inside(host.into());
         let is_meant = |end: SocketAddr| target.contains(end);
         let peers = self.peers(now).into_iter();
-        let policy = self.config.policy_of(host.into());
+        let policy = self.policy_of(host);
         Explanation {
             inside,
             policy: inside.then(|| PolicyChoice {
@@ -300,6 +304,7 @@ impl Engine {
                 lock_time_seconds: policy.lock_time.as_secs(),
                 strictness: policy.strictness,
             }),
+            place: (inside && self.config.asks_for_places()).then(|| self.suspects.place_of(host)),
             tests: self.tests(now, subject),
             lock: self
                 .clients(now)

@@ -305,7 +305,7 @@ impl Engine {
             if self.suspects.is_pair(host, parties.peer, now) {
                 return self.condemn(key, now, parties, DropReason::KnownPeer);
             }
-            let strictness = self.config.policy_of(host.into()).strictness;
+            let strictness = self.policy_of(host).strictness;
             if !policy::may_be_unknown(strictness) {
                 return self.condemn(key, now, parties, DropReason::Strict);
             }

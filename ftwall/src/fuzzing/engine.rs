@@ -205,9 +205,14 @@ impl Gateway {
 
     fn judge(&mut self, bytes: &[u8], conntrack: Option<Conntrack>) -> Verdict {
         let is_known_pair = self.is_known_pair(bytes);
-        let verdict = self
-            .engine
-            .handle_packet(self.now, Ingress { bytes, conntrack });
+        let verdict = self.engine.handle_packet(
+            self.now,
+            Ingress {
+                bytes,
+                conntrack,
+                link: None,
+            },
+        );
         self.packets += 1;
         assert!(!is_known_pair || keeps_apart(verdict), "{verdict:?}");
         assert!(!verdict.is_drop() || self.may_drop(bytes), "{verdict:?}");

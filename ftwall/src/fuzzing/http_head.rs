@@ -125,6 +125,7 @@ fn converse(port: u16, segments: &[&[u8]]) -> Outcome {
             Ingress {
                 bytes,
                 conntrack: None,
+                link: None,
             },
         )
     };

@@ -19,6 +19,7 @@ use crate::gateway::fan_out::{FanOut, Shards};
 use crate::gateway::inbound;
 use crate::gateway::marks::MarkField;
 use crate::gateway::nft::Listing;
+use crate::gateway::queue::WhenOverloaded;
 use crate::gateway::rules::{self, InboundBlock, OpenPort, PayloadTest, RuleSettings, WhenDown};
 use crate::protocol::{HARMLESS_SHAPES, PROTOCOLS};
 
@@ -133,6 +134,11 @@ fn read_settings(input: &mut Input<'_>) -> Option<RuleSettings> {
             WhenDown::Drop
         } else {
             WhenDown::Pass
+        },
+        when_overloaded: if is(4) {
+            WhenOverloaded::Pass
+        } else {
+            WhenOverloaded::Drop
         },
         strict: is(1),
         inbound: is(2).then(|| InboundBlock {

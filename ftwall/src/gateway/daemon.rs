@@ -19,6 +19,7 @@ use super::event_log::{EventLog, EventSender};
 use super::failure::Misconfigured;
 use super::inbound;
 use super::inject::Injector;
+use super::interface_names::InterfaceNames;
 use super::kept_state::KeptState;
 use super::kernel_memory;
 use super::kernel_sets::{KernelSets, blocked};
@@ -137,6 +138,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         marks: rule_settings.marks,
         queues,
         injector,
+        interfaces: InterfaceNames::default(),
         sets: Some(sets.requests()),
         neighbours,
         events: events.sender(),

@@ -13,8 +13,8 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::queue::QueueSettings;
-use crate::protocol::UdpShape;
+use super::queue::{QueueSettings, WhenOverloaded};
+use super::rules::RuleSettings;
 
 /// What a queue is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -165,19 +165,22 @@ impl FanOut {
 }
 
 /// How the queues of a class are set up. Signalling is short and needs little of the socket's buffer,
-/// unless all UDP of locked hosts is asked about, as `strict` says.
+/// unless all UDP of locked hosts is asked about, or their payload goes there too. It never overflows into
+/// the open: a dial or a ping that passes unseen is a contact.
 #[must_use]
-pub fn settings(
-    number: u16,
-    class: QueueClass,
-    shapes: &[UdpShape],
-    strict: bool,
-) -> QueueSettings {
+pub fn settings(number: u16, class: QueueClass, rules: &RuleSettings) -> QueueSettings {
     let settings = QueueSettings::of(number);
-    if class == QueueClass::Payload || strict {
+    if class == QueueClass::Payload {
+        return QueueSettings {
+            when_overloaded: rules.when_overloaded,
+            ..settings
+        };
+    }
+    if rules.strict || rules.when_overloaded == WhenOverloaded::Pass {
         return settings;
     }
-    let longest = shapes.iter().map(|shape| *shape.payload_len.end()).max();
+    let shapes = rules.shapes.iter();
+    let longest = shapes.map(|shape| *shape.payload_len.end()).max();
     QueueSettings {
         copy_range: LONGEST_HEADERS + longest.unwrap_or(0),
         ..settings
@@ -190,6 +193,8 @@ pub(super) const LONGEST_HEADERS: u16 = 60 + 60;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::config_file::Layer;
+    use crate::control::configuration::{Configuration, Files};
 
     #[test]
     fn every_host_has_one_shard_and_neighbours_have_different_ones() {
@@ -230,12 +235,15 @@ mod tests {
 
     #[test]
     fn signalling_is_copied_whole_and_no_more() {
-        let shapes: Vec<UdpShape> = crate::protocol::PROTOCOLS
-            .iter()
-            .flat_map(|protocol| protocol.udp_shapes)
-            .cloned()
-            .collect();
-        let range = |class, strict| settings(0, class, &shapes, strict).copy_range;
+        let range = |class, strict| {
+            let rules = RuleSettings {
+                strict,
+                ..Configuration::load(&Files::None, Layer::default())
+                    .expect("nothing is wrong with the product as installed")
+                    .rules()
+            };
+            settings(0, class, &rules).copy_range
+        };
         let signalling = range(QueueClass::Signalling, false);
         assert!((140..=256).contains(&signalling), "{signalling}");
         assert_eq!(

@@ -14,6 +14,7 @@ pub mod failure;
 pub mod fan_out;
 pub mod inbound;
 pub mod inject;
+pub mod interface_names;
 mod kept_state;
 pub mod kernel_memory;
 pub mod kernel_sets;

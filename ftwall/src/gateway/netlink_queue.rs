@@ -11,9 +11,10 @@ use rustix::io::Errno;
 
 use super::netlink::{Header, Message, MessageWriter, ReceiveError, Socket};
 use super::queue::{
-    self, Answer, Fault, Faults, PacketQueue, QueueError, QueueSettings, QueuedPacket,
+    self, Answer, Fault, Faults, Hop, PacketQueue, QueueError, QueueSettings, QueuedPacket,
     WhenOverloaded,
 };
+use crate::HardwareAddress;
 
 /// A bound queue.
 #[derive(Debug)]
@@ -183,6 +184,9 @@ const F_GSO: u32 = 4;
 const PACKET_HDR: u16 = 1;
 const VERDICT_HDR: u16 = 2;
 const MARK: u16 = 3;
+const IFINDEX_INDEV: u16 = 5;
+const IFINDEX_OUTDEV: u16 = 6;
+const HWADDR: u16 = 9;
 const PAYLOAD: u16 = 10;
 
 const DROP: u32 = 0;
@@ -238,17 +242,29 @@ impl<'a> Received<'a> {
         let mut packet = QueuedPacket {
             bytes: &[],
             mark: 0,
+            hop: Hop::default(),
         };
         for attribute in message.attributes() {
             let attribute = attribute.ok()?;
             match attribute.kind {
                 PACKET_HDR => id = attribute.number(),
                 MARK => packet.mark = attribute.number()?,
+                IFINDEX_INDEV => packet.hop.entered = attribute.number()?,
+                IFINDEX_OUTDEV => packet.hop.leaves = attribute.number()?,
+                HWADDR => packet.hop.sender = hardware_address(attribute.value),
                 PAYLOAD => packet.bytes = attribute.value,
                 _ => {}
             }
         }
         Some(Received { id: id?, packet })
+    }
+}
+
+/// The kernel's `struct nfqnl_msg_packet_hw`: two octets of length, two of nothing, room for eight.
+fn hardware_address(value: &[u8]) -> Option<HardwareAddress> {
+    match value {
+        [0, 6, _, _, address @ ..] => Some(HardwareAddress(*address.first_chunk()?)),
+        _ => None,
     }
 }
 
@@ -526,6 +542,9 @@ mod tests {
             |message| {
                 message.attribute(PACKET_HDR, &[0, 0, 1, 2, 8, 0, 2]); // number, protocol, hook
                 message.attribute(MARK, &[0, 0, 0, 7]);
+                message.attribute(IFINDEX_INDEV, &[0, 0, 0, 3]);
+                message.attribute(IFINDEX_OUTDEV, &[0, 0, 1, 4]);
+                message.attribute(HWADDR, &[0, 6, 0, 0, 2, 0, 0, 0, 0, 9, 0, 0]);
                 message.attribute(PAYLOAD, b"\x45packet");
             },
         );
@@ -536,11 +555,24 @@ mod tests {
         let packet = QueuedPacket {
             bytes: b"\x45packet",
             mark: 7,
+            hop: Hop {
+                entered: 3,
+                leaves: 0x104,
+                sender: Some(HardwareAddress([2, 0, 0, 0, 0, 9])),
+            },
         };
         assert_eq!(
             Received::read(&message),
             Some(Received { id: 0x102, packet })
         );
+    }
+
+    #[test]
+    fn an_address_that_is_not_of_ethernets_kind_is_none() {
+        let infiniband = [0, 8, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(hardware_address(&infiniband), None);
+        assert_eq!(hardware_address(&[0, 6, 0, 0, 1, 2]), None);
+        assert_eq!(hardware_address(&[]), None);
     }
 
     #[test]

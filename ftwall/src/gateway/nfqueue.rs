@@ -12,8 +12,9 @@ use nfq::Verdict;
 use rustix::net::{AddressFamily, netlink, sockopt};
 
 use super::queue::{
-    Answer, Faults, PacketQueue, QueueError, QueueSettings, QueuedPacket, WhenOverloaded,
+    Answer, Faults, Hop, PacketQueue, QueueError, QueueSettings, QueuedPacket, WhenOverloaded,
 };
+use crate::HardwareAddress;
 
 /// A bound queue.
 pub struct NfqQueue {
@@ -68,6 +69,11 @@ impl NfqQueue {
         let packet = QueuedPacket {
             bytes: message.get_payload(),
             mark: message.get_nfmark(),
+            hop: Hop {
+                entered: message.get_indev(),
+                leaves: message.get_outdev(),
+                sender: message.get_hw_addr().and_then(hardware_address),
+            },
         };
         match judge(packet) {
             Answer::Accept { mark } => {
@@ -80,6 +86,10 @@ impl NfqQueue {
             self.faults.count(error);
         }
     }
+}
+
+fn hardware_address(octets: &[u8]) -> Option<HardwareAddress> {
+    octets.try_into().ok().map(HardwareAddress)
 }
 
 fn configure(queue: &mut nfq::Queue, settings: QueueSettings) -> io::Result<()> {

@@ -100,7 +100,7 @@ pub(super) fn open_queues(
     let mut left = left.unwrap_or_default();
     let mut open = |shard, class| {
         let number = rules.queues.queue(shard, class);
-        let settings = fan_out::settings(number, class, &rules.shapes, rules.strict);
+        let settings = fan_out::settings(number, class, rules);
         let go_on = |descriptor: OwnedFd| queue::inherit(reader, descriptor, settings);
         match left.claim(number).and_then(go_on) {
             Some(queue) => Ok(queue),
@@ -141,7 +141,7 @@ impl Ready {
             let receive_buffer = queue
                 .receive_buffer()
                 .context("asking for the size of a buffer")?;
-            let wanted = fan_out::settings(number, class, &rules.shapes, rules.strict);
+            let wanted = fan_out::settings(number, class, rules);
             info!(
                 number,
                 worker,

@@ -232,6 +232,8 @@ impl Operations {
             payload_test: self.payload_test,
             queues: fixed.queues,
             marks: fixed.marks,
+            // Rules and queues have to agree on it.
+            when_overloaded: fixed.when_overloaded,
             ..new.rules()
         };
         // In one transaction, and the sets keep what was learned.
@@ -358,6 +360,7 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "backend",
         "mark_bit",
         "queue_reader",
+        "when_overloaded",
         "busy_poll",
         "events",
         "events_limit_mib",

@@ -20,6 +20,7 @@ use super::failure::MissingPrivilege;
 use super::fan_out::LONGEST_HEADERS;
 use super::netlink_queue::NetlinkQueue;
 use super::nfqueue::NfqQueue;
+use crate::HardwareAddress;
 use crate::flow::HEAD_LIMIT;
 
 /// Takes packets out of a queue and answers them.
@@ -50,6 +51,19 @@ pub struct QueuedPacket<'a> {
     pub bytes: &'a [u8],
     /// The packet's mark.
     pub mark: u32,
+    /// Its way through this machine.
+    pub hop: Hop,
+}
+
+/// How a packet comes and goes, as the kernel says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hop {
+    /// Number of the interface it came in by; 0 if the kernel does not say.
+    pub entered: u32,
+    /// Number of the interface it leaves by; 0 if the kernel does not say.
+    pub leaves: u32,
+    /// Whose frame it came in, where frames have such addresses.
+    pub sender: Option<HardwareAddress>,
 }
 
 /// What becomes of a packet.

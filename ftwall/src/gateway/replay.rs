@@ -162,8 +162,14 @@ impl Judge {
 
     fn judge(&mut self, bytes: &[u8]) -> Verdict {
         let conntrack = None;
-        self.engine
-            .handle_packet(self.now, Ingress { bytes, conntrack })
+        self.engine.handle_packet(
+            self.now,
+            Ingress {
+                bytes,
+                conntrack,
+                link: None,
+            },
+        )
     }
 }
 

@@ -34,6 +34,7 @@ use super::nft_json::{
     flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_syn, masked, meta, prefix,
     queue, set_bits,
 };
+use super::queue::WhenOverloaded;
 use super::xt;
 use crate::protocol::{HarmlessShape, UdpShape};
 
@@ -162,6 +163,8 @@ pub struct RuleSettings {
     pub marks: MarkField,
     /// What to do without a daemon.
     pub when_down: WhenDown,
+    /// What to do with packets that find a queue full.
+    pub when_overloaded: WhenOverloaded,
     /// Queue all UDP of locked hosts.
     pub strict: bool,
     /// Block connections from outside.
@@ -350,15 +353,20 @@ pub(super) struct Dispatch {
     pub(super) bypass: bool,
 }
 
-/// Where the packets of each queue go, whoever puts them there.
+/// Where the packets of each queue go, whoever puts them there. What a queue has no room for passes or is
+/// dropped whosever it is, so where it may pass suspects go to the queue of which nothing does.
 pub(super) fn dispatches(settings: &RuleSettings) -> Vec<Dispatch> {
     let marks = settings.marks;
     let may_pass = settings.when_down == WhenDown::Pass;
     let (payload, suspect) = (marks.bit(MarkBit::Payload), marks.bit(MarkBit::Suspect));
+    let of_suspects = match settings.when_overloaded {
+        WhenOverloaded::Drop => QueueClass::Payload,
+        WhenOverloaded::Pass => QueueClass::Signalling,
+    };
     let of_shard = |shard| {
         [
             ("signalling", suspect, QueueClass::Signalling, false),
-            ("suspects", payload | suspect, QueueClass::Payload, false),
+            ("suspects", payload | suspect, of_suspects, false),
             ("others", payload, QueueClass::Payload, may_pass),
         ]
         .map(|(what, asked, class, bypass)| Dispatch {
@@ -437,6 +445,8 @@ fn destination() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fan_out;
+    use super::super::queue::QueueSettings;
     use super::*;
     use crate::protocol::{ByteMatch, Direction, HARMLESS_SHAPES};
 
@@ -471,6 +481,7 @@ mod tests {
             queues: FanOut::default(),
             marks: MarkField::DEFAULT,
             when_down: WhenDown::Pass,
+            when_overloaded: WhenOverloaded::Drop,
             strict: false,
             inbound: None,
             payload_test: PayloadTest::InnerHeader,
@@ -487,6 +498,44 @@ mod tests {
         rules
             .map(|rule| format!("{}\n", rule["add"]["rule"]["comment"]))
             .collect()
+    }
+
+    #[test]
+    fn no_suspect_waits_in_a_queue_whose_overflow_passes() {
+        let queues = |when_overloaded| {
+            let settings = RuleSettings {
+                when_overloaded,
+                ..settings()
+            };
+            let overflow = |number, class| fan_out::settings(number, class, &settings);
+            let dispatches = dispatches(&settings).into_iter();
+            let shown = dispatches.map(|dispatch| {
+                let (_, class) = settings.queues.of_queue(dispatch.queue).expect("ours");
+                let queue = overflow(dispatch.queue, class);
+                (
+                    dispatch.what,
+                    class,
+                    queue.when_overloaded,
+                    queue.copy_range,
+                )
+            });
+            shown.collect::<Vec<_>>()
+        };
+        use QueueClass::{Payload, Signalling};
+        use WhenOverloaded::{Drop, Pass};
+        let whole = QueueSettings::of(0).copy_range;
+        let expected = [
+            ("signalling", Signalling, Drop, whole),
+            ("suspects", Signalling, Drop, whole),
+            ("others", Payload, Pass, whole),
+        ];
+        assert_eq!(queues(Pass), expected);
+        let [signalling, suspects, others] = queues(Drop)[..] else {
+            panic!("three ways");
+        };
+        assert!(signalling.3 < whole, "nothing long goes there");
+        assert_eq!(suspects, ("suspects", Payload, Drop, whole));
+        assert_eq!(others, ("others", Payload, Drop, whole));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::clock::Clock;
 use super::event_log::EventSender;
 use super::fan_out::QueueClass;
 use super::inject::Injector;
+use super::interface_names::InterfaceNames;
 use super::kernel_sets::{Change, SetRequests, blocked, set_changes};
 use super::latency::Latency;
 use super::marks::{MarkBit, MarkField};
@@ -32,8 +33,8 @@ use super::take_over::Known;
 use crate::control::events::Statistics;
 use crate::state::{self, Fact, Kept, Recorder};
 use crate::{
-    Action, Conntrack, Engine, EngineConfig, EventType, Hearsay, Ingress, PassReason, Timestamp,
-    Verdict,
+    Action, Conntrack, Engine, EngineConfig, EventType, Hearsay, Ingress, Link, PassReason,
+    Timestamp, Verdict,
 };
 
 /// Packets taken of one queue at once before others, requests and time are seen to.
@@ -105,6 +106,7 @@ pub struct Worker {
     /// The most urgent first.
     pub(super) queues: Vec<Box<dyn PacketQueue>>,
     pub(super) injector: Option<Injector>,
+    pub(super) interfaces: InterfaceNames,
     /// Absent once stopped: the sets go with the rules.
     pub(super) sets: Option<SetRequests>,
     pub(super) neighbours: Neighbours,
@@ -332,8 +334,10 @@ impl Worker {
             queues,
             counted,
             served,
+            interfaces,
             ..
         } = self;
+        let asks_for_places = engine.config().asks_for_places();
         for (queue, is_ready) in queues.iter_mut().zip(ready.queues) {
             if !is_ready {
                 continue;
@@ -341,7 +345,9 @@ impl Worker {
             let (began, mut packets) = (clock.now(), 0);
             queue.serve(most, &mut |packet| {
                 packets += 1;
-                judge(engine, clock.now(), *marks, packet)
+                let now = clock.now();
+                let link = asks_for_places.then(|| interfaces.link(packet.hop, now));
+                judge(engine, now, *marks, (packet, link))
             });
             if packets > 0 {
                 *served = clock.now();
@@ -433,11 +439,12 @@ fn judge(
     engine: &mut Engine,
     now: Timestamp,
     marks: MarkField,
-    packet: QueuedPacket<'_>,
+    (packet, link): (QueuedPacket<'_>, Option<Link>),
 ) -> Answer {
     let ingress = Ingress {
         bytes: packet.bytes,
         conntrack: Some(question(marks, packet.mark)),
+        link,
     };
     let verdict = engine.handle_packet(now, ingress);
     trace!(

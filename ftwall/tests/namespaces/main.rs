@@ -7,6 +7,8 @@ mod harness;
 mod monitoring;
 mod network;
 mod operations;
+mod overload;
+mod places;
 mod queue;
 mod sets;
 mod state;

@@ -189,7 +189,7 @@ pub(crate) fn start(config: &str) -> Option<(Daemon, UdpSocket)> {
     Some((daemon, udp("client", "10.77.1.1:2301")))
 }
 
-fn write(config: &str) {
+pub(crate) fn write(config: &str) {
     std::fs::create_dir_all("/run/etc").expect("the file system is ours");
     std::fs::write(CONFIG, config).expect("the file system is ours");
 }
@@ -198,7 +198,7 @@ pub(crate) fn ping(client: &UdpSocket) {
     client.send_to(GIFT_PING, PEER).expect("the network is up");
 }
 
-fn is_locked_in_kernel(host: &str) -> bool {
+pub(crate) fn is_locked_in_kernel(host: &str) -> bool {
     at("gw", ruleset).contains(&format!("{host} timeout"))
 }
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use ftwall::{Action, Conntrack, Engine, EngineConfig, Event, Ingress, Timestamp, Verdict};
+use ftwall::{Action, Conntrack, Engine, EngineConfig, Event, Ingress, Link, Timestamp, Verdict};
 use proptest::test_runner::{Config, FileFailurePersistence};
 
 /// How properties are tried: the usual way, with failures kept beside the test. A test has no `lib.rs`
@@ -24,6 +24,8 @@ pub(crate) struct Gateway {
     /// When each of the actions was asked for.
     pub(crate) action_times: Vec<Timestamp>,
     pub(crate) events: Vec<Event>,
+    /// The way that packets take, as a kernel would say it.
+    pub(crate) link: Option<Link>,
 }
 
 impl Gateway {
@@ -36,6 +38,7 @@ impl Gateway {
             actions: Vec::new(),
             action_times: Vec::new(),
             events: Vec::new(),
+            link: None,
         }
     }
 
@@ -54,9 +57,14 @@ impl Gateway {
 
     pub(crate) fn send(&mut self, bytes: &[u8], conntrack: Option<Conntrack>) -> Verdict {
         self.wait(Duration::from_millis(1));
-        let verdict = self
-            .engine
-            .handle_packet(self.now, Ingress { bytes, conntrack });
+        let verdict = self.engine.handle_packet(
+            self.now,
+            Ingress {
+                bytes,
+                conntrack,
+                link: self.link,
+            },
+        );
         self.drain();
         verdict
     }

@@ -189,6 +189,7 @@ impl Watcher {
         let ingress = Ingress {
             bytes: &sent.bytes,
             conntrack: Some(conntrack),
+            link: None,
         };
         let verdict = self.engine.handle_packet(now, ingress);
         let actions = std::iter::from_fn(|| self.engine.poll_action());

@@ -159,6 +159,7 @@ impl Site {
             Ingress {
                 bytes,
                 conntrack: None,
+                link: None,
             },
         );
         while let Some(action) = self.engine.poll_action() {

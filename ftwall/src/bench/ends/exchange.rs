@@ -241,6 +241,7 @@ mod tests {
                 reply: false,
                 from_start: true,
             }),
+            link: None,
         };
         let verdict = engine.handle_packet(Timestamp::from_secs(1), ingress);
         assert_eq!(verdict, Verdict::Clear(ClearReason::TlsClientHello));

@@ -254,13 +254,14 @@ impl Protection {
         let rules = &self.settings.rules;
         let marks = rules.marks;
         let (shard, class) = rules.queues.of_queue(number)?;
-        let queue = fan_out::settings(number, class, &rules.shapes, rules.strict);
+        let queue = fan_out::settings(number, class, rules);
         let range = usize::from(queue.copy_range);
         let octets = passage.packet.octets();
         let daemon = self.daemon.as_mut()?;
         let ingress = Ingress {
             bytes: octets.get(..range).unwrap_or(octets),
             conntrack: Some(worker::question(marks, passage.mark)),
+            link: None,
         };
         let engine = daemon.engines.get_mut(usize::from(shard))?;
         let verdict = engine.handle_packet(instant(now), ingress);
