@@ -353,10 +353,14 @@ pub struct ReplayArgs {
     /// How to say it
     #[arg(short, long, value_enum, default_value_t = OutputArg::Human)]
     output: OutputArg,
+    /// Judge as a gateway with this configuration file would; conf.d and allow.d are looked for beside it,
+    /// what is typed here goes before, and every schedule holds
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Judge every flow as if its initiator were inside
     #[arg(long)]
     judge_all: bool,
-    /// Say which verdicts this policy file would change; what it leaves out is as typed here
+    /// Say which verdicts this policy file would change; what it leaves out is as typed and configured here
     #[arg(long, value_name = "FILE")]
     diff: Option<PathBuf>,
     /// Load all captures into memory and replay them at once, over and over, for so long; says how many
@@ -598,17 +602,22 @@ impl RuleArgs {
 }
 
 impl ReplayArgs {
-    /// What to replay, and how to say it.
-    pub fn options(&self) -> Options {
+    /// What to replay, and how to say it. The machine's own configuration counts only where it is named: a
+    /// capture may be from anywhere.
+    ///
+    /// # Errors
+    /// When a file of the configuration cannot be read, or settings contradict each other.
+    pub fn options(&self) -> Result<Options, Misconfigured> {
         let typed = Layer {
             strictness: if_typed(self.strictness, Strictness::from),
             ..self.policy.layer(&self.hosts)
         };
+        let files = self.config.clone().map_or(Files::None, Files::Named);
         let engine = EngineConfig {
             judge_all: self.judge_all,
-            ..typed.apply(EngineConfig::default())
+            ..Configuration::load(&files, typed)?.engine_at_any_time()
         };
-        Options {
+        Ok(Options {
             files: self.files.clone(),
             engine,
             seed: self.seed,
@@ -616,7 +625,7 @@ impl ReplayArgs {
                 OutputArg::Human => Format::Human,
                 OutputArg::Json => Format::Json,
             },
-        }
+        })
     }
 
     /// The configuration to compare with, if any.
@@ -627,7 +636,7 @@ impl ReplayArgs {
         let Some(file) = &self.diff else {
             return Ok(None);
         };
-        Ok(Some(Layer::open(file)?.apply(self.options().engine)))
+        Ok(Some(Layer::open(file)?.apply(self.options()?.engine)))
     }
 }
 

@@ -193,14 +193,15 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(std::io::stdout().lock());
+    let options = args.options()?;
     #[cfg(feature = "bench")]
     if let Some(lasting) = args.bench {
-        replay::bench::run(&args.options(), lasting, &mut out)?;
+        replay::bench::run(&options, lasting, &mut out)?;
         return Ok(ExitCode::SUCCESS);
     }
     let replayed = match args.other()? {
-        Some(other) => diff::run(&args.options(), &other, &mut out).map(drop),
-        None => replay::run(&args.options(), &mut out).map(drop),
+        Some(other) => diff::run(&options, &other, &mut out).map(drop),
+        None => replay::run(&options, &mut out).map(drop),
     };
     let flushed = out.flush().map_err(ReplayError::from);
     match replayed.and(flushed) {

@@ -366,6 +366,46 @@ fn the_program_takes_a_policy_file_and_names_what_is_wrong_in_it() {
     );
 }
 
+#[test]
+fn the_program_judges_as_a_gateway_with_this_configuration_would() {
+    let capture = store(
+        "configured.pcap",
+        &pcap(Order::Little, Unit::Micros, 101, &pings_and_a_stranger()),
+    );
+    let lenient = store(
+        "lenient.toml",
+        b"events = \"/nowhere/events.json\"\nqueues = 2\nmode = \"monitor\"\n",
+    );
+    let scheduled = store(
+        "scheduled.toml",
+        b"[[policy]]\nname = \"lab\"\nmatch = { subnet = \"10.77.1.0/24\" }\nmode = \"monitor\"\n\
+          [policy.schedule]\nzone = \"UTC\"\n\
+          windows = [{ days = [\"mon\"], from = \"08:00\", to = \"12:00\" }]\n",
+    );
+    let run = |options: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ftwall"))
+            .args(["replay", "-o", "json"])
+            .arg(&capture)
+            .args(options)
+            .output()
+            .expect("the program starts");
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let summary = lines.lines().last().map(serde_json::from_str::<Value>);
+        (output, summary.map(|summary| summary.expect("an object")))
+    };
+    let dropped = |options: &[&str]| run(options).1.expect("it is replayed")["dropped"].clone();
+    let [lenient, scheduled] =
+        [&lenient, &scheduled].map(|file| file.to_str().expect("the build's folder has a name"));
+    assert_eq!(dropped(&[]), 2);
+    assert_eq!(dropped(&["--config", lenient]), 0);
+    let typed = ["--config", lenient, "--mode", "enforce"];
+    assert_eq!(dropped(&typed), 2, "what is typed goes before");
+    // The capture is of a Friday.
+    assert_eq!(dropped(&["--config", scheduled]), 0, "every schedule holds");
+    let (missing, _) = run(&["--config", "nowhere.toml"]);
+    assert_eq!(missing.status.code(), Some(78));
+}
+
 /// A host pings a peer twice, and another one asks for a name.
 fn pings_and_a_stranger() -> [Vec<u8>; 3] {
     let ping = udp(end(CLIENT), end(PEER), PING);

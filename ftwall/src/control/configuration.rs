@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::config_file::{ConfigError, Given, Layer, Settings, Source, read_allow_list, values};
 use super::event_file::Rotation;
 use super::events::EventOutput;
+use super::schedule::Schedule;
 use crate::config::{Mode, NeverBlock};
 use crate::gateway::backend::Backend;
 use crate::gateway::fan_out::{FanOut, FanOutError, Shards};
@@ -111,10 +112,20 @@ impl Configuration {
     /// What the engine is told at this time of the week.
     #[must_use]
     pub fn engine(&self, now: Timestamp) -> EngineConfig {
+        self.engine_where(|schedule| schedule.holds(now))
+    }
+
+    /// What an engine is told that judges a capture: by the policy, not by the clock.
+    #[must_use]
+    pub fn engine_at_any_time(&self) -> EngineConfig {
+        self.engine_where(|_| true)
+    }
+
+    fn engine_where(&self, holds: impl Fn(&Schedule) -> bool) -> EngineConfig {
         let settings = &self.settings;
         let holding = settings.policies.iter().filter(|entry| {
             let schedule = entry.value.schedule.as_ref();
-            schedule.is_none_or(|schedule| schedule.holds(now))
+            schedule.is_none_or(&holds)
         });
         let mut allow = values(&settings.allow.value);
         allow.extend(settings.allow_files.iter().map(|entry| entry.value));
