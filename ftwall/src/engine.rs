@@ -566,7 +566,7 @@ impl Engine {
             repeats: 0,
             fills_window: false,
             may_be_middle: false,
-            follows_gap: now < self.middles_until,
+            follows_gap: false,
         }
     }
 

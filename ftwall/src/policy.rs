@@ -29,7 +29,8 @@ pub(crate) struct Situation {
     pub(crate) fills_window: bool,
     /// What its sender said first is not known to be what it begins with.
     pub(crate) may_be_middle: bool,
-    /// Until a moment ago packets were dropped because nobody was there to judge them.
+    /// It may be of a request's head, and until a moment ago packets were dropped because nobody was there
+    /// to judge them.
     pub(crate) follows_gap: bool,
 }
 

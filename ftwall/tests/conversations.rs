@@ -379,6 +379,9 @@ fn after_a_gap_the_middle_of_anybodys_request_waits_for_its_beginning() {
             let verdict = dial.client_says(&mut gateway, middle);
             assert_eq!(verdict.is_drop(), waits, "{verdict:?}");
         }
+        let mut binary = Connection::established("10.77.1.1:3003", PEER, Some(true));
+        let verdict = binary.client_says(&mut gateway, b"\x04\x01\x00\x50\xc6\x12\x00\x05");
+        assert!(!verdict.is_drop(), "{verdict:?}");
         gateway.wait(Duration::from_secs(60));
         let mut later = Connection::established("10.77.1.1:3001", PEER, Some(true));
         let verdict = later.client_says(&mut gateway, b"-Kazaa-Username");

@@ -7,6 +7,7 @@ use crate::event::PacketEnds;
 use crate::flow::{Flow, FlowKey, Growth, Role, Start, State, Stream};
 use crate::packet::Segment;
 use crate::policy::{self, Situation, Withholding};
+use crate::protocol::head::may_be_of_head;
 use crate::protocol::{self, Conversation, Head, Patience, Standing};
 use crate::suspects::Sighting;
 use crate::verdict::{ClearReason, DropReason, PassReason, TolerateReason};
@@ -215,6 +216,7 @@ impl Engine {
             repeats: flow.stalls,
             fills_window: fills_window(flow),
             may_be_middle: may_be_middle(flow, arrival),
+            follows_gap: now < self.middles_until && may_be_of_head(arrival.segment.payload),
             ..self.situation(now, parties)
         };
         let mut findings = sightings.filter_map(|seen| find(seen, &situation));

@@ -111,8 +111,8 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         payload_test,
         ..settings.rules
     };
-    let follows_gap = left.is_none() && rule_settings.when_down == WhenDown::Drop;
     let (queues, leftovers) = open_queues(&rule_settings, reader, left)?;
+    let follows_gap = leftovers.led_nowhere() && rule_settings.when_down == WhenDown::Drop;
     let ready = Ready::of(backend, reader, &rule_settings, &queues)?;
     let clock = Clock::start();
     let events = EventLog::start(writer).context("starting the thread that writes events")?;

@@ -35,6 +35,11 @@ impl Leftovers {
         }
     }
 
+    /// Whether rules asked a daemon that was not there.
+    pub(super) const fn led_nowhere(&self) -> bool {
+        matches!(self, Self::Held(_))
+    }
+
     /// Leaves the rules to those that were put in their place.
     pub(super) fn keep(self) {
         match self {

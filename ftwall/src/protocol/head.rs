@@ -45,6 +45,13 @@ impl<'a> MessageHead<'a> {
     }
 }
 
+/// Whether octets may be from anywhere in a head: they are text.
+pub(crate) fn may_be_of_head(octets: &[u8]) -> bool {
+    octets
+        .iter()
+        .all(|octet| matches!(octet, b' '..=b'~' | b'\t' | b'\r' | b'\n'))
+}
+
 /// The part of `octets` before the empty line, and whether there is one.
 fn fields_until_empty_line(octets: &[u8]) -> (&[u8], bool) {
     let mut at = 0;

@@ -166,6 +166,9 @@ impl Protection {
         }
         self.settle(now);
         let rules = &self.settings.rules;
+        // Rules that led nowhere until now.
+        let follows_gap =
+            rules.when_down == WhenDown::Drop && self.rules.elements(rules::LOCKED, now).is_some();
         self.rules
             .apply(now, &rules::commands(rules, Backend::Nft))
             .context("the virtual kernel refused ftwall's rules")?;
@@ -173,7 +176,7 @@ impl Protection {
         let mut engines: Vec<Engine> = (0..shards.count())
             .map(|_| Engine::new(self.settings.engine.clone(), self.rng.random()))
             .collect();
-        if self.settings.rules.when_down == WhenDown::Drop {
+        if follows_gap {
             engines
                 .iter_mut()
                 .for_each(|engine| engine.follow_gap(instant(now)));
