@@ -417,6 +417,31 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_table_that_leads_packets_past_is_a_fault_with_a_remedy() {
+        let table = r#"{"table": {"family": "inet", "name": "fw4"}}"#;
+        let flow_table = r#"{"flowtable": {"family": "inet", "name": "ft", "table": "fw4",
+            "handle": 4, "hook": "ingress", "prio": 0, "dev": ["lan0", "wan0"]}}"#;
+        let check = |listed: &str| {
+            let listing = Listing::parse(format!(r#"{{"nftables": [{listed}]}}"#).as_bytes());
+            check_flow_tables(&listing)
+        };
+        assert_eq!(check(table).state, State::Ok);
+        let found = check(&format!("{table}, {flow_table}"));
+        assert_eq!(found.state, State::Degraded);
+        assert!(found.remedy.is_some_and(|it| it.contains("remove")));
+        let report = Report {
+            backend: Some(Backend::Nft),
+            checks: vec![found],
+        };
+        assert_eq!(report.exit_code(), 4);
+        let shown = render(&report, false);
+        assert!(
+            shown.starts_with("flow tables        degraded     packets that take a flow table"),
+            "{shown}"
+        );
+    }
+
+    #[test]
     fn a_report_in_json_keeps_names_and_states() {
         let json = render(&report(&[State::Degraded]), true);
         let value: Value = serde_json::from_str(&json).expect("it is JSON");

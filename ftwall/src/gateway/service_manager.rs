@@ -46,6 +46,15 @@ impl ServiceManager {
         }
     }
 
+    /// One that listens at `place`, for tests.
+    #[cfg(test)]
+    pub(super) fn at(place: &str, watchdog: Duration) -> io::Result<Self> {
+        Ok(Self {
+            socket: Some(connect(place)?),
+            watchdog: Some(watchdog),
+        })
+    }
+
     /// How often a sign of life is given: four times within the time after which it is missed.
     #[must_use]
     pub fn watchdog_interval(&self) -> Option<Duration> {

@@ -185,3 +185,110 @@ impl Drop for RungWhenDropped {
         self.0.ring();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    use std::sync::mpsc::channel;
+
+    use super::super::clock::Clock;
+    use super::super::event_log::EventLog;
+    use super::super::interface_names::InterfaceNames;
+    use super::super::kernel_sets::blocked;
+    use super::super::marks::MarkField;
+    use super::super::pulse::Pulse;
+    use super::super::service_manager::ServiceManager;
+    use super::super::worker::{Counted, neighbourhood};
+    use super::*;
+    use crate::control::events::EventWriter;
+    use crate::{Engine, EngineConfig, Timestamp};
+
+    #[test]
+    fn one_worker_that_hangs_ends_the_signs_of_life_although_the_others_move() {
+        let name = format!("ftwall-pulse-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("it is short");
+        let listener = UnixDatagram::bind_addr(&address).expect("the name is free");
+        listener.set_nonblocking(true).expect("it is open");
+        let manager = ServiceManager::at(&format!("@{name}"), Duration::from_secs(4));
+        let mut pulse = Pulse::new(manager.expect("it listens"));
+        let mut workers = start_workers(3);
+        let mut beat = |workers: &mut Workers| {
+            let all_move = workers.have_all_come_round();
+            pulse.beat(Timestamp::ORIGIN, all_move, "running");
+            heard(&listener)
+        };
+        workers.come_round(&[0, 1, 2]);
+        assert!(beat(&mut workers).contains("WATCHDOG=1"));
+
+        // The last one waits for something that does not come.
+        let (go_on, never) = channel::<()>();
+        let (has_begun, begun) = sync_channel(1);
+        let never = std::sync::Mutex::new(Some(never));
+        let _waiting = workers.ask(2, |reply| {
+            let never = never.lock().expect("nobody panicked").take();
+            let has_begun = has_begun.clone();
+            Request::operate(reply, move |_, _| {
+                let _ = has_begun.send(());
+                never.map(|never| never.recv())
+            })
+        });
+        begun.recv().expect("the worker runs");
+        workers.come_round(&[0, 1]);
+        // It may have come round once more before it hung.
+        let _ = beat(&mut workers);
+        for _ in 0..3 {
+            workers.come_round(&[0, 1]);
+            assert_eq!(beat(&mut workers), "");
+        }
+
+        drop(go_on);
+        workers.come_round(&[0, 1, 2]);
+        assert_eq!(beat(&mut workers), "WATCHDOG=1");
+        workers.stop().expect("all can be stopped again");
+    }
+
+    impl Workers {
+        /// Waits until each of these has begun another round: answers of two rounds have come.
+        fn come_round(&self, places: &[usize]) {
+            for place in places.iter().chain(places) {
+                let answer = self.ask(*place, Request::Statistics);
+                let answer = answer.expect("it runs").recv_timeout(LONGEST_ANSWER);
+                answer.expect("it moves");
+            }
+        }
+    }
+
+    /// Workers without queues.
+    fn start_workers(count: usize) -> Workers {
+        let log = EventLog::start(EventWriter::to(io::sink())).expect("threads are left");
+        let config = EngineConfig::default();
+        let workers = neighbourhood(count).into_iter().map(|neighbours| Worker {
+            clock: Clock::start(),
+            blocked: blocked(&config),
+            engine: Engine::new(config.clone(), 1),
+            marks: MarkField::DEFAULT,
+            queues: Vec::new(),
+            injector: None,
+            interfaces: InterfaceNames::default(),
+            sets: None,
+            neighbours,
+            events: log.sender(),
+            recorder: None,
+            counted: Counted::default(),
+            busy_poll: Duration::ZERO,
+            served: Timestamp::ORIGIN,
+        });
+        Workers::start(workers.collect()).expect("threads are left")
+    }
+
+    /// Everything that was said since the last time.
+    fn heard(listener: &UnixDatagram) -> String {
+        let mut octets = [0; 64];
+        let said = std::iter::from_fn(|| {
+            let len = listener.recv(&mut octets).ok()?;
+            Some(String::from_utf8_lossy(&octets[..len]).into_owned())
+        });
+        said.collect::<Vec<_>>().join("\n")
+    }
+}
