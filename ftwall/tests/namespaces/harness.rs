@@ -16,6 +16,16 @@ pub(crate) fn in_namespaces(name: &str, body: impl FnOnce()) {
 
 /// As [`in_namespaces`], with more options for the copy that runs inside.
 pub(crate) fn in_namespaces_with(name: &str, options: &[&str], body: impl FnOnce()) {
+    inside("-Urnm", name, options, body);
+}
+
+/// As [`in_namespaces`], with the users of the machine: for what another user than root is to do.
+pub(crate) fn in_namespaces_of_root(name: &str, body: impl FnOnce()) {
+    inside("-nm", name, &[], body);
+}
+
+/// `namespaces` as `unshare` is told.
+fn inside(namespaces: &str, name: &str, options: &[&str], body: impl FnOnce()) {
     if let Some(came) = std::env::var_os(INSIDE) {
         std::fs::write(came, name).expect("whoever started this copy can write there");
         // iptables-legacy wants to lock a file there.
@@ -26,18 +36,18 @@ pub(crate) fn in_namespaces_with(name: &str, options: &[&str], body: impl FnOnce
         );
         return body();
     }
-    let probe = run("unshare", &["-Urnm", "true"]);
+    let probe = run("unshare", &[namespaces, "true"]);
     if !probe.status.success() {
         return skip(
             name,
-            &format!("no user namespaces here: {}", words(&probe.stderr)),
+            &format!("no such namespaces here: {}", words(&probe.stderr)),
         );
     }
     let test = std::env::current_exe().expect("a test has a path");
     let came = std::env::temp_dir().join(format!("ftwall-inside-{}", std::process::id()));
     let came = came.with_extension(name.replace("::", "-"));
     let inside = Command::new("unshare")
-        .args(["-Urnm", "--fork", "--kill-child"])
+        .args([namespaces, "--fork", "--kill-child"])
         .arg(test)
         .args(["--exact", name, "--nocapture"])
         .args(options)

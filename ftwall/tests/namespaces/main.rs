@@ -3,6 +3,7 @@
 
 mod events;
 mod harness;
+mod limits;
 #[cfg(feature = "http")]
 mod monitoring;
 mod network;

@@ -1,0 +1,275 @@
+//! The limits of the unit, tried for real: its system calls, its capabilities, another user.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::chown;
+use std::process::Command;
+
+use seccompiler::{BpfProgram, TargetArch, apply_filter, compile_from_json};
+use serde_json::json;
+
+use super::GIFT_PING;
+use super::harness::{
+    Daemon, ftwall, in_namespaces, in_namespaces_of_root, run, skip, wait_for, words,
+};
+#[cfg(feature = "http")]
+use super::monitoring::get;
+use super::network::{at, build_network, dial, udp};
+
+const UNIT: &str = include_str!("../../../packaging/systemd/ftwall.service");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ftwall");
+const CONFIG: &str = "/run/ftwall/etc/ftwall.toml";
+const METRICS: &str = "127.0.0.1:9477";
+/// Any that owns nothing.
+const USER: u32 = 61234;
+
+#[test]
+fn every_system_call_of_a_daemons_life_is_in_the_units_filter() {
+    let name = "limits::every_system_call_of_a_daemons_life_is_in_the_units_filter";
+    for program in ["strace", "systemd-analyze"] {
+        if !is_installed(program) {
+            return skip(name, &format!("{program} is not installed"));
+        }
+    }
+    in_namespaces(name, || {
+        // The tracer is nobody's child, so that signals reach the daemon itself.
+        let mut traced = Command::new("strace");
+        traced.args(["-D", "-f", "-e", "signal=none", "-o", "/run/calls", PROGRAM]);
+        traced.args(["run", "--config", CONFIG]);
+        if !live(traced) {
+            return;
+        }
+        wait_for("the tracer to write everything", || {
+            words(&run("tail", &["-n", "1", "/run/calls"]).stdout).contains("+++ exited with 0 +++")
+        });
+        let trace = std::fs::read_to_string("/run/calls").expect("it was written");
+        let made: BTreeSet<&str> = trace.lines().filter_map(call_of).collect();
+        for expected in ["execve", "sendto", "poll", "eventfd2", "clone3", "wait4"] {
+            assert!(made.contains(expected), "no {expected} in {made:?}");
+        }
+        let allowed = allowed_calls();
+        let refused: Vec<_> = made.iter().filter(|it| !allowed.contains(**it)).collect();
+        assert_eq!(refused, [&""; 0], "the unit's filter lacks them");
+        println!("{} system calls, all allowed: {made:?}", made.len());
+    });
+}
+
+#[test]
+fn a_daemon_lives_under_the_units_filter_of_system_calls() {
+    let name = "limits::a_daemon_lives_under_the_units_filter_of_system_calls";
+    if !is_installed("systemd-analyze") {
+        return skip(name, "systemd-analyze is not installed");
+    }
+    in_namespaces(name, || {
+        let filter = filter(&allowed_calls());
+        let mut confined = Command::new(PROGRAM);
+        confined.args(["run", "--config", CONFIG]);
+        live_after(confined, move || {
+            apply_filter(&filter).expect("the kernel takes filters");
+            let refused = run("mount", &["-t", "tmpfs", "tmpfs", "/mnt"]);
+            let message = words(&refused.stderr);
+            assert!(
+                message.contains("permission denied"),
+                "no filter is in force: {message}"
+            );
+        });
+    });
+}
+
+#[test]
+fn a_daemon_lives_as_another_user_with_the_units_capabilities_alone() {
+    let name = "limits::a_daemon_lives_as_another_user_with_the_units_capabilities_alone";
+    if !is_installed("setpriv") {
+        return skip(name, "setpriv is not installed");
+    }
+    in_namespaces_of_root(name, || {
+        let ambient = capabilities("AmbientCapabilities");
+        let bounding = capabilities("CapabilityBoundingSet");
+        let user = USER.to_string();
+        let mut confined = Command::new("setpriv");
+        confined.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+        confined.args([
+            "--no-new-privs",
+            "--bounding-set",
+            &format!("-all,{bounding}"),
+        ]);
+        confined.args([
+            "--inh-caps",
+            &format!("-all,{ambient}"),
+            "--ambient-caps",
+            &ambient,
+        ]);
+        confined.args([PROGRAM, "run", "--config", CONFIG]);
+        confined.env("XTABLES_LOCKFILE", "/run/ftwall/xtables.lock");
+        live(confined);
+    });
+}
+
+/// Everything that happens to a daemon: start, lock, questions, changes, reload, rules that go, succession,
+/// end. False if this kernel cannot queue.
+fn live(command: Command) -> bool {
+    live_after(command, || {})
+}
+
+/// As [`live`], with something done before by the thread that starts it.
+fn live_after(command: Command, prepare: impl FnOnce() + Send) -> bool {
+    build_network();
+    make_places();
+    let start = || {
+        prepare();
+        Daemon::start_as(command)
+    };
+    let Some(mut daemon) = at("gw", start) else {
+        return false;
+    };
+    let client = udp("client", "10.77.1.1:2301");
+    client
+        .send_to(GIFT_PING, "198.18.0.9:1214")
+        .expect("the network is up");
+    daemon.wait_event("client.locked");
+    for question in [
+        &["status"][..],
+        &["clients"],
+        &["peers"],
+        &["explain", "10.77.1.1"],
+        &["block", "10.77.3.3", "--for", "1h"],
+        &["unblock", "10.77.3.3", "--for", "1s"],
+        &["mode", "monitor", "--subnet", "10.77.5.0/24", "--for", "1h"],
+        &["log-reopen"],
+        &["reload"],
+    ] {
+        said(question);
+    }
+    #[cfg(feature = "http")]
+    assert!(at("gw", || get(METRICS, "/metrics", "")).contains("ftwall_rules_present"));
+    assert!(
+        at("gw", || run("nft", &["delete", "table", "inet", "ftwall"]))
+            .status
+            .success()
+    );
+    daemon.wait_event("rules.restored");
+    assert!(
+        dial("198.18.0.9:5222").is_err(),
+        "a locked host gets no connection"
+    );
+    daemon.signal("USR2");
+    daemon.wait_event("ready");
+    assert!(said(&["clients"]).contains("10.77.1.1"));
+    assert_eq!(daemon.end("TERM").code(), Some(0));
+    true
+}
+
+/// What systemd makes for the unit: directories of the daemon's own.
+fn make_places() {
+    for directory in ["/run/ftwall/etc", "/run/ftwall/state"] {
+        std::fs::create_dir_all(directory).expect("the disk is ours");
+    }
+    let configuration = format!(
+        "inside = [\"10.77.0.0/16\"]\ncontrol_socket = \"/run/ftwall/control.sock\"\n\
+         state_directory = \"/run/ftwall/state\"\nhttp_listen = \"{}\"\n",
+        if cfg!(feature = "http") {
+            METRICS
+        } else {
+            "off"
+        }
+    );
+    std::fs::write(CONFIG, configuration).expect("the disk is ours");
+    for place in ["/run/ftwall", "/run/ftwall/etc", "/run/ftwall/state"] {
+        // Nobody else is known where only root is.
+        let _ = chown(place, Some(USER), Some(USER));
+    }
+}
+
+fn said(arguments: &[&str]) -> String {
+    let output = ftwall(arguments);
+    let message = words(&output.stdout) + &words(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {message}");
+    message
+}
+
+/// The values of a setting of the unit, in their order.
+fn settings(name: &str) -> impl Iterator<Item = &'static str> {
+    let lines = UNIT.lines().filter_map(move |line| line.strip_prefix(name));
+    lines.filter_map(|rest| rest.strip_prefix('='))
+}
+
+/// As setpriv writes them.
+fn capabilities(name: &str) -> String {
+    let names = settings(name).flat_map(str::split_whitespace);
+    let names = names.map(|name| name.replace("CAP_", "+").to_lowercase());
+    names.collect::<Vec<_>>().join(",")
+}
+
+/// What is left of the unit's filter, one line after the other.
+fn allowed_calls() -> BTreeSet<String> {
+    // systemd adds this itself to every list of what is allowed.
+    let mut allowed = expand("@default");
+    for value in settings("SystemCallFilter") {
+        let (is_refusal, names) = match value.strip_prefix('~') {
+            Some(names) => (true, names),
+            None => (false, value),
+        };
+        for name in names.split_whitespace().flat_map(expand) {
+            if is_refusal {
+                allowed.remove(&name);
+            } else {
+                allowed.insert(name);
+            }
+        }
+    }
+    allowed
+}
+
+/// The calls of a group, those of groups in it too; a call itself is its own group.
+fn expand(name: &str) -> BTreeSet<String> {
+    if !name.starts_with('@') {
+        return BTreeSet::from([name.to_owned()]);
+    }
+    let listed = run("systemd-analyze", &["syscall-filter", name]);
+    assert!(listed.status.success(), "{name}: {}", words(&listed.stderr));
+    let listed = words(&listed.stdout);
+    let members = listed.lines().skip(1).map(str::trim);
+    members
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .flat_map(expand)
+        .collect()
+}
+
+/// The call that a line of strace's is about; nothing if it is about something else.
+fn call_of(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once(' ')?;
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix("<... ").unwrap_or(rest);
+    let end = rest.find(|it: char| !it.is_ascii_alphanumeric() && it != '_')?;
+    Some(&rest[..end]).filter(|name| !name.is_empty())
+}
+
+/// As systemd makes it of `SystemCallErrorNumber=EPERM`.
+fn filter(allowed: &BTreeSet<String>) -> BpfProgram {
+    // systemd knows calls that other architectures and newer kernels have.
+    let known = allowed.iter().filter(|name| compile(&[name]).is_some());
+    let known: Vec<_> = known.map(String::as_str).collect();
+    assert!(known.len() > 200, "{known:?}");
+    compile(&known).expect("each of them compiled")
+}
+
+fn compile(names: &[&str]) -> Option<BpfProgram> {
+    const EPERM: u32 = 1;
+    let rules: Vec<_> = names
+        .iter()
+        .map(|name| json!({ "syscall": name }))
+        .collect();
+    let filters = json!({ "daemon": {
+        "mismatch_action": { "errno": EPERM },
+        "match_action": "allow",
+        "filter": rules,
+    }});
+    let architecture = TargetArch::try_from(std::env::consts::ARCH).expect("it has seccomp");
+    let mut compiled = compile_from_json(filters.to_string().as_bytes(), architecture).ok()?;
+    compiled.remove("daemon")
+}
+
+fn is_installed(program: &str) -> bool {
+    run("sh", &["-c", &format!("command -v {program}")])
+        .status
+        .success()
+}
