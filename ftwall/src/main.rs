@@ -18,7 +18,7 @@ use ftwall::gateway::clock::Clock;
 use ftwall::gateway::daemon::ConfigurationSource;
 use ftwall::gateway::replay::{self, ReplayError, diff};
 use ftwall::gateway::rules::{self, RuleSettings};
-use ftwall::gateway::{daemon, doctor, drift, failure, nft};
+use ftwall::gateway::{daemon, doctor, drift, failure};
 use tracing::warn;
 
 fn main() -> ExitCode {
@@ -159,8 +159,7 @@ fn apply_rules(args: &RulesArgs) -> anyhow::Result<ExitCode> {
 
 fn check_rules(args: &RulesArgs) -> anyhow::Result<ExitCode> {
     let (settings, backend) = rules_here(args)?;
-    let listing = nft::list().context("asking the kernel for its rules")?;
-    let faults = drift::find(&rules::commands(&settings, backend), backend, &listing);
+    let faults = drift::look(&settings, backend).context("asking the kernel for its rules")?;
     if faults.is_empty() {
         print(&format!("the rules of {backend} are in place\n"))?;
         return Ok(ExitCode::SUCCESS);

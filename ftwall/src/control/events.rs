@@ -138,6 +138,20 @@ pub enum Notice {
         /// Why not.
         message: String,
     },
+    /// Somebody else has taken rules away.
+    #[serde(rename = "rules.missing")]
+    RulesMissing {
+        /// What is missing, the first of it.
+        faults: Vec<String>,
+        /// How long whoever did it is given way to; 0 unless it happens again and again.
+        waits_seconds: u64,
+    },
+    /// The rules are in place again, with what was learned.
+    #[serde(rename = "rules.restored")]
+    RulesRestored {
+        /// How often that was done so far.
+        restored: u64,
+    },
     /// What was counted, once at the end.
     #[serde(rename = "stats")]
     Stats {
@@ -169,6 +183,8 @@ pub struct Statistics {
     pub hearsay_lost: u64,
     /// Writes of several changes at once that the kernel refused.
     pub set_writes_failed: u64,
+    /// How often rules were put back that somebody had taken away.
+    pub rules_restored: u64,
     /// Events that could not be written.
     pub events_lost: u64,
     /// Locks of inside hosts, renewals not counted.
@@ -210,6 +226,7 @@ impl AddAssign for Statistics {
         self.set_changes_lost += other.set_changes_lost;
         self.hearsay_lost += other.hearsay_lost;
         self.set_writes_failed += other.set_writes_failed;
+        self.rules_restored += other.rules_restored;
         self.events_lost += other.events_lost;
         self.clients_locked += other.clients_locked;
         self.peers_learned += other.peers_learned;

@@ -62,6 +62,14 @@ impl Engine {
         self.middles_until = now + REPEATED_WITHIN;
     }
 
+    /// What the kernel's sets should hold at this moment, for a kernel that has lost them.
+    #[must_use]
+    pub fn announcements(&self, now: Timestamp) -> Vec<Action> {
+        let mut actions = self.suspects.announcements(now);
+        actions.retain(|action| self.is_to_be_done(action));
+        actions
+    }
+
     /// Goes on letting `target` through for what is left of the operator's word.
     pub fn restore_unblocked(&mut self, now: Timestamp, target: NeverBlock, for_: Duration) {
         self.by_hand.let_through(target, now + for_);
@@ -89,7 +97,10 @@ const REPEATED_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV4;
+
     use super::*;
+    use crate::config::Mode;
     use crate::{EngineConfig, Evidence};
 
     const NOW: Timestamp = Timestamp::from_secs(100);
@@ -136,6 +147,40 @@ mod tests {
         by_hand.restore(NOW, lock(), Origin::TakenOver);
         for mut engine in [by_file, by_hand] {
             assert!(engine.clients(NOW).is_empty());
+            assert_eq!(engine.poll_action(), None);
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_lost_its_sets_is_told_of_everything_that_is_enforced() {
+        let peer = SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), 1214);
+        let known = Remembered::Peer {
+            client: HOST,
+            peer,
+            for_: HOUR,
+        };
+        for (mode, told) in [(Mode::Enforce, 2), (Mode::Monitor, 0)] {
+            let config = EngineConfig {
+                mode,
+                ..EngineConfig::default()
+            };
+            let mut engine = Engine::new(config, 1);
+            engine.recall(NOW, lock(), Origin::Operator);
+            engine.recall(NOW, known, Origin::Operator);
+            let later = NOW + Duration::from_secs(600);
+            let announced = engine.announcements(later);
+            assert_eq!(announced.len(), told, "{announced:?}");
+            let for_ = Duration::from_secs(3000);
+            let expected = [
+                Action::LockHost { host: HOST, for_ },
+                Action::LearnPeer {
+                    client: HOST,
+                    peer,
+                    for_,
+                    kernel_drop: true,
+                },
+            ];
+            assert_eq!(announced, expected[..told]);
             assert_eq!(engine.poll_action(), None);
         }
     }

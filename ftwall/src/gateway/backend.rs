@@ -156,11 +156,25 @@ impl Drop for Installed {
 /// # Errors
 /// When a tool is missing or the kernel refuses.
 pub fn apply(settings: &RuleSettings, backend: Backend) -> anyhow::Result<Installed> {
+    apply_with(settings, backend, Vec::new())
+}
+
+/// As [`apply`], and puts `elements` into the sets in the same transaction: a host that is to be locked
+/// is from the first packet on.
+///
+/// # Errors
+/// As of [`apply`].
+pub fn apply_with(
+    settings: &RuleSettings,
+    backend: Backend,
+    elements: Vec<Value>,
+) -> anyhow::Result<Installed> {
     let leftovers = nft::list().map_err(explain)?;
     report(take_away_xt(&leftovers, backend.xt())).context("removing another back end's rules")?;
     let before = nft::list().map_err(explain)?;
     let mut commands = rules::commands(settings, backend);
     commands.extend(memory(backend, &before));
+    commands.extend(elements);
     nft::check(&commands)
         .map_err(explain)
         .context("checking the rules")?;

@@ -28,6 +28,7 @@ use super::operations::{Load, Operations};
 use super::pulse::Pulse;
 use super::queue::QueueReader;
 use super::rules::{RuleSettings, WhenDown};
+use super::rules_guard::{RulesGuard, Surroundings};
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::succession::{self, Inheritance, Successor};
@@ -168,6 +169,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         visitors: Visitors::listen(&settings.http),
         queues: ready.queues.clone(),
         next_change: operations.next_change(clock.now()),
+        guard: RulesGuard::start(clock.now(), backend),
         operations,
         events: events.sender(),
         sets,
@@ -311,6 +313,7 @@ fn left_in_kernel(leftovers: &Leftovers, clock: Clock) -> anyhow::Result<Vec<Rem
 pub(super) struct Daemon {
     clock: Clock,
     pub(super) operations: Operations,
+    pub(super) guard: RulesGuard,
     control: Option<ControlServer>,
     #[cfg(feature = "http")]
     visitors: Option<Visitors>,
@@ -364,6 +367,7 @@ impl Daemon {
             self.give_sign_of_life();
             let mut sources = signals.sources().to_vec();
             sources.push(PollFd::new(self.workers.ended(), PollFlags::IN));
+            sources.extend(self.guard.sources());
             sources.extend(self.control.iter().flat_map(ControlServer::sources));
             #[cfg(feature = "http")]
             sources.extend(self.visitors.iter().flat_map(Visitors::sources));
@@ -393,6 +397,7 @@ impl Daemon {
             #[cfg(feature = "http")]
             self.answer_visitors();
             self.change_in_time();
+            self.guard_rules();
             self.report_set_failures();
         }
     }
@@ -472,10 +477,21 @@ impl Daemon {
         self.next_change = self.operations.next_change(now);
     }
 
+    fn guard_rules(&mut self) {
+        let mut around = Surroundings {
+            clock: self.clock,
+            operations: &mut self.operations,
+            workers: &self.workers,
+            events: &self.events,
+        };
+        self.guard.see_to(&mut around);
+    }
+
     /// What was counted so far; a worker that does not answer is left out.
     pub(super) fn statistics(&self) -> Statistics {
         let mut statistics = Statistics {
             set_writes_failed: self.counted.set_writes_failed,
+            rules_restored: self.guard.restored(),
             ..Statistics::default()
         };
         let counted = self.workers.ask_all(Request::Statistics);
@@ -540,6 +556,7 @@ impl Daemon {
         let removed = rules.remove();
         let mut statistics = Statistics {
             set_writes_failed: self.counted.set_writes_failed,
+            rules_restored: self.guard.restored(),
             ..Statistics::default()
         };
         let stopped = stopped.map(|workers| {

@@ -1,23 +1,35 @@
 //! What differs between the rules that should be in the kernel and those that are.
 //!
 //! Rules are told apart by chain and comment, which every rule of ftwall's has: nft shows expressions in
-//! other words than it was given.
+//! other words than it was given. Those of iptables, which have no comments, are counted.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::backend::Backend;
-use super::nft::Listing;
+use super::nft::{self, Listing};
 use super::nft_json::{FAMILY, TABLE};
+use super::program::ProgramError;
+use super::rules::{self, RuleSettings};
 use super::xt;
 
-/// What is wrong, a sentence for each; none if everything is in place.
+/// Looks whether the rules of `backend` are in place in this network namespace. What is wrong, a sentence
+/// for each; none if nothing is.
 ///
-/// `expected` are the commands that put the rules of `backend` in place, `listing` what nft shows. Of
-/// rules of iptables-legacy nft shows nothing, so that they are left out.
-#[must_use]
-pub fn find(expected: &[Value], backend: Backend, listing: &Listing) -> Vec<String> {
+/// # Errors
+/// When a tool is missing or may not look.
+pub fn look(settings: &RuleSettings, backend: Backend) -> Result<Vec<String>, ProgramError> {
+    let mut faults = find(&rules::commands(settings, backend), &nft::list()?);
+    if let Some(tools) = backend.xt() {
+        faults.extend(xt::faults(tools, &rules::dispatches(settings))?);
+    }
+    Ok(faults)
+}
+
+/// What is wrong in ftwall's own table: `expected` are the commands that put it in place, `listing` what
+/// nft shows.
+fn find(expected: &[Value], listing: &Listing) -> Vec<String> {
     if !listing.has_ftwall() {
         return vec![format!("there is no table {FAMILY} {TABLE}")];
     }
@@ -35,13 +47,6 @@ pub fn find(expected: &[Value], backend: Backend, listing: &Listing) -> Vec<Stri
     for (chain, rules) in &wanted {
         let there = present.get(chain).map_or(&[][..], Vec::as_slice);
         faults.extend(rule_faults(chain, rules, there));
-    }
-    let is_jump = |rule: &Value| {
-        let jumps = |expression: &Value| expression["jump"]["target"] == xt::CHAIN;
-        rule["expr"].as_array().into_iter().flatten().any(jumps)
-    };
-    if backend == Backend::IptablesNft && !listing.objects("rule").any(is_jump) {
-        faults.push(format!("no rule of mangle FORWARD leads to {}", xt::CHAIN));
     }
     faults
 }
@@ -145,7 +150,7 @@ mod tests {
     fn faults(alter: impl FnOnce(&mut Vec<Value>)) -> Vec<String> {
         let mut present = expected();
         alter(&mut present);
-        find(&expected(), Backend::Nft, &listing(&present))
+        find(&expected(), &listing(&present))
     }
 
     #[test]
@@ -191,21 +196,5 @@ mod tests {
             faults(|there| there.swap(4, 5)),
             ["in decide the rules are in another order"]
         );
-    }
-
-    #[test]
-    fn with_iptables_the_way_to_the_queue_is_looked_for_too() {
-        let jump = json!({ "add": { "rule": {
-            "family": "ip", "table": "mangle", "chain": "FORWARD",
-            "expr": [{ "jump": { "target": "FTWALL" } }],
-        }}});
-        let mut present = expected();
-        let look = |present: &[Value]| find(&expected(), Backend::IptablesNft, &listing(present));
-        assert_eq!(
-            look(&present),
-            ["no rule of mangle FORWARD leads to FTWALL"]
-        );
-        present.push(jump);
-        assert_eq!(look(&present), [""; 0]);
     }
 }

@@ -33,6 +33,8 @@ mod pulse;
 pub mod queue;
 pub mod replay;
 pub mod rules;
+mod rules_guard;
+mod rules_watch;
 pub mod service_manager;
 pub mod set_elements;
 pub mod signals;

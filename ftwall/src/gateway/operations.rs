@@ -45,6 +45,8 @@ pub struct Operations {
     read_at: Timestamp,
     /// Absent where nothing is kept over a restart.
     recorder: Option<Recorder>,
+    /// What is wrong with the rules in the kernel, if anything is.
+    pub(super) rules_fault: Option<String>,
 }
 
 /// A mode that the operator has set.
@@ -96,6 +98,7 @@ impl Operations {
             last_reload: None,
             read_at: started,
             recorder: None,
+            rules_fault: None,
         }
     }
 
@@ -227,22 +230,37 @@ impl Operations {
         let new = (self.load)()
             .map_err(|error| Failure::new(super::failure::CONFIGURATION, error.to_string()))?;
         let waiting = needs_restart(&self.started_with, &new);
-        let fixed = self.started_with.rules();
-        let rules = RuleSettings {
-            payload_test: self.payload_test,
-            queues: fixed.queues,
-            marks: fixed.marks,
-            // Rules and queues have to agree on it.
-            when_overloaded: fixed.when_overloaded,
-            ..new.rules()
-        };
         // In one transaction, and the sets keep what was learned.
-        backend::apply(&rules, self.backend)
+        backend::apply(&self.rules_of(&new), self.backend)
             .map_err(|error| Failure::new(FAILURE, format!("{error:#}")))?
             .keep();
         self.configuration = new;
         self.reconfigure(now, workers).map_err(unresponsive)?;
         Ok(json!({ "files": self.configuration.files(), "needs_restart": waiting }))
+    }
+
+    /// The rules that should be in the kernel.
+    #[must_use]
+    pub fn rules(&self) -> RuleSettings {
+        self.rules_of(&self.configuration)
+    }
+
+    /// Queues stay bound, full or not, and marks are on connections: both are as they were at the start.
+    fn rules_of(&self, configuration: &Configuration) -> RuleSettings {
+        let fixed = self.started_with.rules();
+        RuleSettings {
+            payload_test: self.payload_test,
+            queues: fixed.queues,
+            marks: fixed.marks,
+            when_overloaded: fixed.when_overloaded,
+            ..configuration.rules()
+        }
+    }
+
+    /// The mechanism that queues.
+    #[must_use]
+    pub const fn backend(&self) -> Backend {
+        self.backend
     }
 
     fn reconfigure(&self, now: Timestamp, workers: &Workers) -> Result<(), Unresponsive> {
@@ -334,6 +352,7 @@ impl Operations {
                 "the configuration could not be read again: {error}"
             ));
         }
+        faults.extend(self.rules_fault.clone());
         if statistics.set_writes_failed > 0 {
             faults.push("the kernel refuses changes of its sets".to_owned());
         }

@@ -89,7 +89,9 @@ fn overview(now: Timestamp, daemon: &mut Daemon) -> Overview {
         clients,
         peers,
         queues: queues.collect(),
-        rules_present: nft::has_own_table().ok(),
+        rules_present: nft::has_own_table()
+            .ok()
+            .map(|is_there| is_there && !daemon.guard.is_missing()),
         mode: operations.configuration.settings().mode.value,
         reload: operations.last_reading(),
         state: operations.state_health(),

@@ -93,6 +93,36 @@ pub fn uninstall(tools: XtTools) -> Result<(), ProgramError> {
     restore(tools, &input)
 }
 
+/// What is missing of the chain and of the way to it, a sentence for each.
+///
+/// # Errors
+/// When the tools are missing or refuse.
+pub(super) fn faults(tools: XtTools, dispatches: &[Dispatch]) -> Result<Vec<String>, ProgramError> {
+    let listed = program::run(tools.iptables(), &["-t", TABLE, "-S"], b"")?;
+    let listed = String::from_utf8_lossy(&listed);
+    Ok(faults_in(&listed, &installation(dispatches, true)))
+}
+
+/// Whether as many rules are listed as the installation brings: iptables shows them in other words.
+fn faults_in(listed: &str, installation: &str) -> Vec<String> {
+    let of_chain = format!("-A {CHAIN} ");
+    let count = |text: &str| {
+        let rules = text.lines().filter(|line| line.starts_with(&of_chain));
+        rules.count()
+    };
+    let (there, wanted) = (count(listed), count(installation));
+    let mut faults = Vec::new();
+    if !listed.lines().any(|line| line.trim() == JUMP) {
+        faults.push(format!("no rule of {TABLE} FORWARD leads to {CHAIN}"));
+    }
+    if there != wanted {
+        faults.push(format!(
+            "{TABLE} {CHAIN} has {there} rules instead of {wanted}"
+        ));
+    }
+    faults
+}
+
 /// Whether the kernel takes the queue statement: done in a chain that no packet enters.
 ///
 /// # Errors
@@ -163,6 +193,26 @@ mod tests {
         -I FORWARD 1 -j FTWALL
         COMMIT
         ");
+    }
+
+    #[test]
+    fn what_is_missing_of_the_chain_and_of_the_way_to_it_is_named() {
+        let installation = installation(&[SUSPECTS, OTHERS], true);
+        let listed = installation.replace("-I FORWARD 1 ", "-A FORWARD ");
+        let without = |part: &str| {
+            let lines = listed.lines().filter(|line| !line.contains(part));
+            faults_in(&lines.collect::<Vec<_>>().join("\n"), &installation)
+        };
+        assert_eq!(without("nothing of the kind"), [""; 0]);
+        assert_eq!(
+            without("FORWARD"),
+            ["no rule of mangle FORWARD leads to FTWALL"]
+        );
+        assert_eq!(
+            without("0x2000000"),
+            ["mangle FTWALL has 2 rules instead of 3"]
+        );
+        assert_eq!(without("").len(), 2);
     }
 
     #[test]

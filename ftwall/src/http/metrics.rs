@@ -75,6 +75,8 @@ metrics! {
     CLIENTS_LOCKED: Counter "ftwall_clients_locked_total", "Locks of inside hosts, renewals not counted.";
     DETECTIONS: Counter "ftwall_detections_total", "Evidence found, by signature.";
     RULES_PRESENT: Gauge "ftwall_rules_present", "Whether the rules that feed the queues are in place.";
+    RULES_RESTORED: Counter "ftwall_rules_restored_total",
+        "How often rules were put back that somebody had taken away.";
     MODE: Gauge "ftwall_mode", "What is done about hosts of which no policy speaks; 1 for the mode in force.";
     RELOAD_SUCCESSFUL: Gauge "ftwall_config_last_reload_successful",
         "Whether the last reading of the configuration succeeded.";
@@ -199,6 +201,8 @@ impl Exposition {
             let table = [("table", "inet ftwall")];
             self.sample(RULES_PRESENT, &table, u8::from(present));
         }
+        self.family(RULES_RESTORED);
+        self.sample(RULES_RESTORED, &[], counted.rules_restored);
         self.family(MODE);
         for mode in [Mode::Enforce, Mode::Monitor, Mode::Off] {
             let is_it = u8::from(overview.mode == mode);

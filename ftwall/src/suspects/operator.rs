@@ -106,6 +106,22 @@ impl Suspects {
         }
     }
 
+    /// Everything that the kernel is told of, as if it was found out now: locks, peers, proven addresses.
+    pub(crate) fn announcements(&self, now: Timestamp) -> Vec<Action> {
+        let left = |until: Timestamp| until.saturating_since(now);
+        let locks = self.locks.iter(now).map(|(host, _, until)| {
+            let for_ = left(until);
+            Action::LockHost { host, for_ }
+        });
+        let pairs = self.pairs.iter(now);
+        let peers = pairs.map(|((client, peer), _, until)| learn_peer(client, peer, left(until)));
+        let proven = self.proven.iter(now).map(|(address, (), until)| {
+            let for_ = left(until);
+            Action::ProveAddress { address, for_ }
+        });
+        locks.chain(peers).chain(proven).collect()
+    }
+
     /// How many peers each client is known to use.
     pub(crate) fn peer_counts(&self, now: Timestamp) -> BTreeMap<Ipv4Addr, usize> {
         let mut counts = BTreeMap::new();

@@ -11,6 +11,7 @@ mod operations;
 mod overload;
 mod places;
 mod queue;
+mod restored_rules;
 mod sets;
 mod state;
 mod succession;

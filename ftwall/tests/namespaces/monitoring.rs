@@ -70,15 +70,16 @@ fn a_real_prometheus_scrapes_a_locked_client_and_knows_every_query_that_is_shipp
         let groups = rules["data"]["groups"][0]["rules"].as_array();
         assert_eq!(groups.map(Vec::len), Some(7), "{rules}");
 
-        // What an administrator's flush does to the rules is seen.
+        // What an administrator's flush does to the rules is seen, and mended.
         assert!(
             at("gw", || run("nft", &["delete", "table", "inet", "ftwall"]))
                 .status
                 .success()
         );
         wait_for("the loss to be seen", || {
-            query("ftwall_rules_present == 0").is_some()
+            query("ftwall_rules_restored_total == 1").is_some()
         });
+        assert_eq!(query("ftwall_rules_present").as_deref(), Some("1"));
         drop(prometheus);
         daemon.end("TERM");
     });
@@ -324,7 +325,7 @@ fn assert_lints(metrics: &str) {
 }
 
 /// The body of a document.
-fn get(address: &str, path: &str, fields: &str) -> String {
+pub(crate) fn get(address: &str, path: &str, fields: &str) -> String {
     let mut stream = at("gw", || TcpStream::connect(address)).expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n");
     stream.write_all(request.as_bytes()).expect("it reads");

@@ -1,7 +1,7 @@
 //! A gateway between a client and the outside, each in a namespace.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -83,6 +83,15 @@ pub(crate) fn udp(node: &str, address: &str) -> UdpSocket {
         .set_read_timeout(Some(PATIENCE))
         .expect("it is not zero");
     socket
+}
+
+/// How many datagrams have come by now to a socket that never waits.
+pub(crate) fn heard(peer: &UdpSocket) -> usize {
+    let more = || match peer.recv_from(&mut [0; 64]) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        received => Some(received.expect("it is open")),
+    };
+    std::iter::from_fn(more).count()
 }
 
 pub(crate) fn dial(address: &str) -> std::io::Result<TcpStream> {

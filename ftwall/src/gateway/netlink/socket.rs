@@ -38,10 +38,18 @@ impl Socket {
     /// # Errors
     /// When the kernel has no netfilter or no descriptors are left.
     pub fn open() -> io::Result<Socket> {
+        Socket::listening(0)
+    }
+
+    /// Opens a socket that also hears what is told to these multicast groups: bit 0 is the first group.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open), and when the privilege to listen is missing.
+    pub fn listening(groups: u32) -> io::Result<Socket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let protocol = Some(netlink::NETFILTER);
         let descriptor = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
-        bind(&descriptor, &SocketAddrNetlink::new(0, 0))?;
+        bind(&descriptor, &SocketAddrNetlink::new(0, groups))?;
         Ok(Socket { descriptor })
     }
 
