@@ -161,15 +161,21 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     leftovers.keep();
     let manager = ServiceManager::from_environment();
     let stored = copies(&manager, &workers)?;
+    let control = open_control(&operations);
+    #[cfg(feature = "http")]
+    let visitors = Visitors::listen(&settings.http);
+    let guard = RulesGuard::start(clock.now(), backend);
+    // Before the workers, of whose events none may come first.
+    announce(&ready, clock.now(), &events.sender(), &settings.events.target)?;
     let workers = Workers::start(workers).context("starting the workers")?;
     let mut daemon = Daemon {
         clock,
-        control: open_control(&operations),
+        control,
         #[cfg(feature = "http")]
-        visitors: Visitors::listen(&settings.http),
+        visitors,
         queues: ready.queues.clone(),
         next_change: operations.next_change(clock.now()),
-        guard: RulesGuard::start(clock.now(), backend),
+        guard,
         operations,
         events: events.sender(),
         sets,
@@ -179,7 +185,6 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         successor,
         reader,
     };
-    daemon.announce(&ready, &settings.events.target)?;
     for (name, queue) in stored {
         daemon.pulse.manager().store(&name, queue.as_fd());
     }
@@ -196,6 +201,24 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     state.finish();
     events.finish();
     served.and(ended)
+}
+
+/// Says that queues and rules are live: with the events, and on standard output wherever those go.
+fn announce(
+    ready: &Ready,
+    now: Timestamp,
+    events: &EventSender,
+    target: &EventTarget,
+) -> anyhow::Result<()> {
+    let (backend, reader) = (ready.backend, ready.reader);
+    info!(%backend, %reader, queues = ready.queues.len(), "queues and rules are live");
+    events.notice(now, ready.notice());
+    if *target != EventTarget::Stdout {
+        let mut stdout = open_events(&EventTarget::Stdout.into())?;
+        stdout.notice(now, &ready.notice());
+        stdout.flush();
+    }
+    Ok(())
 }
 
 /// Why a daemon serves no longer.
@@ -339,20 +362,6 @@ struct Counted {
 }
 
 impl Daemon {
-    /// Says that queue and rules are live, first thing on standard output wherever events go.
-    fn announce(&mut self, ready: &Ready, target: &EventTarget) -> anyhow::Result<()> {
-        let now = self.clock.now();
-        let (backend, reader) = (ready.backend, ready.reader);
-        info!(%backend, %reader, queues = ready.queues.len(), "queues and rules are live");
-        self.events.notice(now, ready.notice());
-        if *target != EventTarget::Stdout {
-            let mut stdout = open_events(&EventTarget::Stdout.into())?;
-            stdout.notice(now, &ready.notice());
-            stdout.flush();
-        }
-        Ok(())
-    }
-
     fn warn_open(&mut self) {
         warn!("{}", inbound::OPEN);
         let message = inbound::OPEN.to_owned();
