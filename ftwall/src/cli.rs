@@ -24,6 +24,7 @@ use crate::control::events::EventTarget;
 use crate::control::setting::{BackendChoice, HttpListen, StateDirectory, Text, Textual as _};
 use crate::control::values::{parse_duration, parse_net, parse_never_block};
 use crate::gateway::backend::Backend;
+use crate::gateway::beside::Firewall;
 use crate::gateway::daemon::RunSettings;
 use crate::gateway::failure::Misconfigured;
 use crate::gateway::marks::MarkField;
@@ -110,7 +111,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
     /// Show what would be applied; touches nothing
-    Print(RulesArgs),
+    Print(PrintArgs),
     /// Put the rules in place, or replace those that are there
     Apply(RulesArgs),
     /// Compare the rules in the kernel with those that should be there; 4 if they differ
@@ -126,6 +127,17 @@ pub struct RulesArgs {
     rules: RuleArgs,
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+/// Options of `rules print`.
+#[derive(Debug, Args)]
+pub struct PrintArgs {
+    /// Show instead what another firewall on this machine has to be told
+    #[arg(long = "for", value_enum, value_name = "FIREWALL")]
+    pub beside: Option<Firewall>,
+    #[command(flatten)]
+    /// Which rules.
+    pub rules: RulesArgs,
 }
 
 /// Options of `run`.
@@ -763,7 +775,10 @@ mod tests {
         let Command::Rules(RulesCommand::Print(args)) = cli.command else {
             panic!("print")
         };
-        let error = args.configuration().expect_err("FastTrack is IPv4 only");
+        let error = args
+            .rules
+            .configuration()
+            .expect_err("FastTrack is IPv4 only");
         assert!(error.to_string().contains("--inside"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use anyhow::Context as _;
 use ftwall::cli::operator::Said;
 use ftwall::cli::{
-    CheckArgs, Cli, Command, OutputArg, ReplayArgs, RulesArgs, RulesCommand, RunArgs,
+    CheckArgs, Cli, Command, OutputArg, PrintArgs, ReplayArgs, RulesArgs, RulesCommand, RunArgs,
 };
 use ftwall::control::config_file::{self, Source};
 use ftwall::control::configuration::DEFAULT_FILE;
@@ -144,8 +144,12 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 /// Without a back end asked for, shows the best there is anywhere: printing touches nothing, so it
 /// cannot try what works here.
-fn print_rules(args: &RulesArgs) -> anyhow::Result<ExitCode> {
-    let configuration = args.configuration()?;
+fn print_rules(args: &PrintArgs) -> anyhow::Result<ExitCode> {
+    if let Some(firewall) = args.beside {
+        print(firewall.recipe())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let configuration = args.rules.configuration()?;
     let backend = configuration.backend().unwrap_or(Backend::LADDER[0]);
     print(&rules::print(&configuration.rules(), backend))?;
     Ok(ExitCode::SUCCESS)

@@ -137,6 +137,22 @@ fn printing_rules_needs_no_privilege_and_names_who_takes_them() {
 }
 
 #[test]
+fn what_another_firewall_has_to_be_told_is_printed_without_privilege() {
+    for (firewall, words) in [
+        ("firewalld", "FlushAllOnReload=no\n"),
+        ("shorewall", "# /etc/shorewall/started:\n"),
+        ("ufw", "ufw route allow"),
+        ("docker", "DOCKER-USER"),
+        ("fw4", "flow_offloading '0'\n"),
+    ] {
+        let output = ftwall(&["rules", "print", "--for", firewall]);
+        assert!(output.status.success());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[test]
 fn commands_that_need_a_daemon_say_that_none_runs() {
     let nowhere = ["--socket", "/no/such/directory/control.sock"];
     for command in [

@@ -166,7 +166,12 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let visitors = Visitors::listen(&settings.http);
     let guard = RulesGuard::start(clock.now(), backend);
     // Before the workers, of whose events none may come first.
-    announce(&ready, clock.now(), &events.sender(), &settings.events.target)?;
+    announce(
+        &ready,
+        clock.now(),
+        &events.sender(),
+        &settings.events.target,
+    )?;
     let workers = Workers::start(workers).context("starting the workers")?;
     let mut daemon = Daemon {
         clock,

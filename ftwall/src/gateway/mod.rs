@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod bell;
+pub mod beside;
 pub mod capture;
 pub mod clock;
 pub mod daemon;

@@ -2,6 +2,7 @@
 //! of its own, so that no rule of the machine it runs on is ever touched.
 
 mod events;
+mod firewalls;
 mod harness;
 mod limits;
 #[cfg(feature = "http")]

@@ -55,6 +55,7 @@ tried_on_a_gateway! {
     upgrading,
     migration,
     metrics,
+    beside,
     scenario,
 }
 
