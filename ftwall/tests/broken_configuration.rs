@@ -49,6 +49,7 @@ const BROKEN: &[(&str, &str)] = &[
     ("ftwall.toml", "queue_reader = \"libpcap\""),
     ("ftwall.toml", "events_limit_mib = -1"),
     ("ftwall.toml", "events_kept = 256"),
+    ("ftwall.toml", "events_days = \"a week\""),
     ("ftwall.toml", "privacy = \"none\""),
     ("ftwall.toml", "schema_version = 2"),
     ("ftwall.toml", "schema_version = \"1\""),

@@ -238,6 +238,8 @@ settings! {
     events_limit_mib: u32 = 64;
     /// Files of events that are kept then, as NAME.1, the youngest, and so on.
     events_kept: u8 = 4;
+    /// Days after which an event goes, file by file and within the hour; 0 leaves it to their number and size.
+    events_days: u16 = 0;
     /// How inside addresses stand in events: full, truncate (their /24), hash_daily (a name for a day).
     privacy: Privacy = Privacy::Full;
     /// Where the daemon listens for operators.

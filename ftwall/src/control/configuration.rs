@@ -10,6 +10,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Value, json};
@@ -177,6 +178,10 @@ impl Configuration {
             rotation: Rotation {
                 limit: u64::from(settings.events_limit_mib.value) << 20,
                 kept: settings.events_kept.value,
+                longest: match settings.events_days.value {
+                    0 => None,
+                    days => Some(Duration::from_secs(86_400 * u64::from(days))),
+                },
             },
             privacy: settings.privacy.value,
         }

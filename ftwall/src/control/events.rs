@@ -284,12 +284,12 @@ impl EventWriter {
         if let Some(client) = event.ftwall.client {
             self.pseudonyms.hide(now, client, &mut line);
         }
-        self.write(&line);
+        self.write(now, &line);
     }
 
     /// Reports what the daemon has to say.
     pub fn notice(&mut self, now: Timestamp, notice: &Notice) {
-        self.write(&line(now, notice));
+        self.write(now, &line(now, notice));
     }
 
     /// Goes on in the file that has the target's name now. What is written to a stream goes on there.
@@ -298,6 +298,13 @@ impl EventWriter {
             && let Err(error) = file.reopen()
         {
             warn!(%error, "the file of events cannot be opened anew: the old one stays in use");
+        }
+    }
+
+    /// Removes events that are too old, as far as they are in files of ours.
+    pub fn expire(&mut self, now: Timestamp) {
+        if let Out::File(file) = &mut self.out {
+            file.expire(now);
         }
     }
 
@@ -316,10 +323,10 @@ impl EventWriter {
         self.lost
     }
 
-    fn write(&mut self, line: &str) {
+    fn write(&mut self, now: Timestamp, line: &str) {
         let written = match &mut self.out {
             Out::Stream(stream) => stream.write_all(line.as_bytes()),
-            Out::File(file) => file.append(line.as_bytes()),
+            Out::File(file) => file.append(now, line.as_bytes()),
         };
         self.note_loss(written);
     }

@@ -48,6 +48,8 @@ use crate::{Engine, EngineConfig, Remembered, Timestamp};
 
 /// How often refusals of the kernel's sets are looked for.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// How often events are looked for that are too old.
+const BETWEEN_EXPIRIES: Duration = Duration::from_secs(3_600);
 /// How long undecided packets of everybody may be held back while the sets are read that an earlier daemon
 /// has left.
 const LONGEST_LOOK_BACK: Duration = Duration::from_secs(5);
@@ -183,6 +185,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         guard,
         operations,
         events: events.sender(),
+        next_expiry: clock.now(),
         sets,
         workers,
         counted: Counted::default(),
@@ -351,6 +354,7 @@ pub(super) struct Daemon {
     /// When a schedule opens or closes, or a mode set for a time is over.
     next_change: Option<Timestamp>,
     events: EventSender,
+    next_expiry: Timestamp,
     sets: KernelSets,
     pub(super) workers: Workers,
     counted: Counted,
@@ -412,6 +416,7 @@ impl Daemon {
             self.answer_visitors();
             self.change_in_time();
             self.guard_rules();
+            self.expire_events();
             self.report_set_failures();
         }
     }
@@ -499,6 +504,15 @@ impl Daemon {
             events: &self.events,
         };
         self.guard.see_to(&mut around);
+    }
+
+    /// Old events go even where no new one comes.
+    fn expire_events(&mut self) {
+        let now = self.clock.now();
+        if now >= self.next_expiry {
+            self.events.expire(now);
+            self.next_expiry = now + BETWEEN_EXPIRIES;
+        }
     }
 
     /// What was counted so far; a worker that does not answer is left out.

@@ -24,6 +24,7 @@ enum Entry {
     Event(Event),
     Notice(Notice),
     Reopen,
+    Expire,
 }
 
 /// Hands events over to the thread. Its clones speak to the same thread.
@@ -47,6 +48,11 @@ impl EventSender {
     /// Asks for a file of events to be opened anew under its name.
     pub fn reopen(&self, now: Timestamp) {
         self.send(now, Entry::Reopen);
+    }
+
+    /// Asks for events to be removed that are too old.
+    pub fn expire(&self, now: Timestamp) {
+        self.send(now, Entry::Expire);
     }
 
     /// Events that nobody will read, because too many waited or their target fails.
@@ -121,6 +127,7 @@ fn write_until_closed(
                 Entry::Event(event) => writer.event(now, &event),
                 Entry::Notice(notice) => writer.notice(now, &notice),
                 Entry::Reopen => writer.reopen(),
+                Entry::Expire => writer.expire(now),
             }
         }
         writer.flush();

@@ -384,6 +384,7 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "events",
         "events_limit_mib",
         "events_kept",
+        "events_days",
         "privacy",
         "control_socket",
         "state_directory",
