@@ -194,8 +194,10 @@ impl<'a> Test<'a> {
         let mut counted = Counted::default();
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| send_until(&is_over, &clients));
+            // Also if the work fails: the scope waits for the sender.
+            let ends = SetWhenDropped(&is_over);
             work(&mut self.daemon, self.manager);
-            is_over.store(true, Ordering::Relaxed);
+            drop(ends);
             let sent = sender.join().expect("it has no reason to fail");
             (counted.enforced_sent, counted.monitored_sent) = (sent, sent);
         });
@@ -203,6 +205,14 @@ impl<'a> Test<'a> {
         clients[1].send_to(LAST, PEER).expect("the network is up");
         (counted.enforced_heard, counted.monitored_heard) = heard_until_last(&peer);
         counted
+    }
+}
+
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
