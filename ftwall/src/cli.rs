@@ -2,6 +2,7 @@
 
 pub mod allow;
 pub mod events;
+mod logged_event;
 pub mod operator;
 #[cfg(feature = "tui")]
 pub mod top;

@@ -9,13 +9,14 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde_json::Value;
 
+use super::logged_event::LoggedEvent;
 use super::{ModeArg, OutputArg};
 use crate::control::client::ask;
 use crate::control::config_file::DEFAULT_SOCKET;
 use crate::control::table::{CLIENTS, Columns, PEERS, csv, duration, origin, table, text};
 use crate::control::values::{parse_duration, parse_net};
 use crate::control::wire::{Command, Failure};
-use crate::gateway::failure::DEGRADED;
+use crate::gateway::failure::{DEGRADED, FAILURE};
 
 /// Incidents shown to people from the beginning, and as many from the end.
 const INCIDENTS_SHOWN: usize = 5;
@@ -67,7 +68,8 @@ pub struct ListArgs {
 /// Options of `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// Client or peer, as in 10.77.1.1, 198.51.100.7 or 198.51.100.7:1214
+    /// Client, peer or event: 10.77.1.1, 198.51.100.7, 198.51.100.7:1214, or a line of the event log;
+    /// - reads such a line from standard input
     subject: String,
     #[command(flatten)]
     show: ShowArgs,
@@ -201,11 +203,24 @@ impl ExplainArgs {
     /// `explain`: why something is treated as it is.
     ///
     /// # Errors
-    /// When no daemon answers, or it is no address.
+    /// When no daemon answers, or it is neither an address nor an event about a client.
     pub fn explain(&self) -> Said {
-        let subject = self.subject.clone();
-        let explained = self.show.ask(Command::Explain { subject })?;
-        let shown = |value: &Value| show_explanation(&self.subject, value);
+        let given = match self.subject.as_str() {
+            "-" => read_line()?,
+            given => given.to_owned(),
+        };
+        let event = LoggedEvent::is_meant(&given).then(|| LoggedEvent::read(&given));
+        let event = event.transpose()?;
+        let subject = event.as_ref().map_or(given, LoggedEvent::client);
+        let mut explained = self.show.ask(Command::Explain {
+            subject: subject.clone(),
+        })?;
+        let mut heading = String::new();
+        if let Some(event) = event {
+            event.narrow(&mut explained);
+            heading = format!("{}\n\n", event.heading());
+        }
+        let shown = |value: &Value| heading + &show_explanation(&subject, value);
         Ok((self.show.shown(&explained, shown), 0))
     }
 }
@@ -326,6 +341,14 @@ fn show_reload(reloaded: &Value) -> String {
         let _ = writeln!(shown, "{} changes when ftwall is started again", text(key));
     }
     shown
+}
+
+fn read_line() -> Result<String, Failure> {
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|error| Failure::new(FAILURE, format!("reading standard input: {error}")))?;
+    Ok(line.trim().to_owned())
 }
 
 fn show_explanation(subject: &str, explained: &Value) -> String {

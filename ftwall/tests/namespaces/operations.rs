@@ -25,7 +25,7 @@ fn an_operator_sees_and_lifts_and_sets_what_a_daemon_does() {
                 Some("mode     enforce (default)")
             );
             ping(&client);
-            daemon.wait_event("client.locked");
+            let locked = daemon.wait_event("client.locked");
             wait_for("the kernel to know the lock", || {
                 is_locked_in_kernel("10.77.1.1")
             });
@@ -48,6 +48,11 @@ fn an_operator_sees_and_lifts_and_sets_what_a_daemon_does() {
             ] {
                 assert!(why.contains(words), "no {words:?} in: {why}");
             }
+            let why = said(&["explain", &locked.to_string()], 0);
+            let heading = why.lines().next().expect("it says what is asked about");
+            assert!(heading.starts_with("client.locked of "), "{why}");
+            assert!(heading.ends_with("10.77.1.1 and 198.18.0.9"), "{why}");
+            assert!(why.contains("locked by udp_ping"), "{why}");
             assert_eq!(json(&["explain", PEER])["peers"][0]["client"], "10.77.1.1");
 
             // At once, and over by itself.
