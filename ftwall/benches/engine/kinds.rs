@@ -24,6 +24,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind::new("tcp_syn", ("pass", "no_payload"), |site| Flow::new(site, 80).syn()),
     Kind::new("http_request", ("pass", "undecided"), |site| Flow::new(site, 80).client(WEB_REQUEST)),
     Kind::new("http_answer", ("clear", "http"), http_answer),
+    Kind::new("http_proven_server", ("clear", "http_proven_server"), http_proven_server),
     Kind::new("tls_hello", ("clear", "tls_client_hello"), |site| Flow::new(site, 443).client(TLS_HELLO)),
     Kind::new("cleared_later", ("clear", "tls_client_hello"), cleared_later),
     Kind::new("binary_first", ("pass", "undecided"), |site| Flow::new(site, 5222).client(&[0, 1, 0xfe, 0xff, 9, 9])),
@@ -86,9 +87,13 @@ struct Flow {
 
 impl Flow {
     fn new(site: &mut Site, port: u16) -> Self {
+        Self::to(site, SocketAddrV4::new(SERVER, port))
+    }
+
+    fn to(site: &mut Site, server: SocketAddrV4) -> Self {
         Self {
             client: fresh_host(site),
-            server: SocketAddrV4::new(SERVER, port),
+            server,
         }
     }
 
@@ -110,8 +115,22 @@ impl Flow {
     }
 }
 
+/// The first answer of a server that nobody knows yet.
 fn http_answer(site: &mut Site) -> Arrival {
-    let flow = Flow::new(site, 80);
+    let server = fresh_server(site);
+    answer_of(site, server)
+}
+
+/// A request to a server that has answered before: nothing more is waited for.
+fn http_proven_server(site: &mut Site) -> Arrival {
+    let server = fresh_server(site);
+    let answer = answer_of(site, server);
+    site.judge(&answer);
+    Flow::to(site, server).client(WEB_REQUEST)
+}
+
+fn answer_of(site: &mut Site, server: SocketAddrV4) -> Arrival {
+    let flow = Flow::to(site, server);
     site.judge(&flow.client(WEB_REQUEST));
     flow.server(WEB_REQUEST, WEB_ANSWER)
 }
@@ -182,6 +201,10 @@ fn tracked(bytes: Vec<u8>, reply: bool) -> Arrival {
 fn fresh_host(site: &mut Site) -> SocketAddrV4 {
     let address = Ipv4Addr::from_bits(CLEAN.to_bits() + site.draw());
     SocketAddrV4::new(address, 40_000)
+}
+
+fn fresh_server(site: &mut Site) -> SocketAddrV4 {
+    SocketAddrV4::new(*fresh_peer(site).ip(), 80)
 }
 
 fn fresh_peer(site: &mut Site) -> SocketAddrV4 {

@@ -60,7 +60,10 @@ impl Gateway {
         // Thousands of connections a second must not fill the table of connections.
         topology.sysctl("gw", TIME_WAIT, "1")?;
         // One namespace stands for a thousand hosts where that many are asked for.
-        topology.owns("client1", HOSTS.parse().expect("a literal"))?;
+        let hosts = HOSTS.parse().expect("a literal");
+        topology.owns("client1", hosts)?;
+        // By one neighbour: the kernel's table of neighbours, one for all namespaces, ends at 1,024.
+        topology.route("gw", hosts, Office::client_address(1))?;
         let gateway = Self {
             configuration,
             lab: topology.plan()?.apply()?,

@@ -95,14 +95,15 @@ fn measure_once(gateway: &Gateway, hosts: u32, lasting: Duration) -> anyhow::Res
     let sources = ["--from", Gateway::FIRST_HOST, "--hosts", &count];
     let Exchanged {
         connections,
+        failures,
         seconds,
         latencies,
-        ..
     } = load::exchange(gateway, Style::Http, lasting, &sources)?;
     values.insert(
         "connections_per_second".into(),
         connections as f64 / seconds,
     );
+    values.insert("failed".into(), failures as f64);
     values.insert("p50_microseconds".into(), latencies.p50);
     values.insert("p99_microseconds".into(), latencies.p99);
     Ok(values)
@@ -149,18 +150,19 @@ fn element(number: u32) -> Element {
 pub(super) fn write_table(text: &mut String, points: &[Point]) -> fmt::Result {
     writeln!(
         text,
-        "\n{:<10}{:>6}{:>10}{:>16}{:>9}{:>9}{:>16}",
-        "", "hosts", "peers", "connections/s", "p50, us", "p99, us", "UDP delivered/s"
+        "\n{:<10}{:>6}{:>10}{:>16}{:>8}{:>9}{:>9}{:>16}",
+        "", "hosts", "peers", "connections/s", "failed", "p50, us", "p99, us", "UDP delivered/s"
     )?;
     for point in points {
         let median = |name: &str| point.values.get(name).map_or(0.0, |spread| spread.median);
         writeln!(
             text,
-            "{:<10}{:>6}{:>10}{:>16.0}{:>9.0}{:>9.0}{:>16.0}",
+            "{:<10}{:>6}{:>10}{:>16.0}{:>8.0}{:>9.0}{:>9.0}{:>16.0}",
             point.configuration,
             point.hosts,
             point.peers,
             median("connections_per_second"),
+            median("failed"),
             median("p50_microseconds"),
             median("p99_microseconds"),
             median("delivered_per_second"),
