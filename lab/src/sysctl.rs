@@ -113,7 +113,8 @@ const TCP_ENDPOINT: &[Row] = &[
     ("net.ipv4.tcp_timestamps", "1", Required),
     ("net.ipv4.tcp_ecn", "2", Required),
     ("net.ipv4.ip_local_port_range", "32768 60999", Required),
-    ("net.core.somaxconn", "4096", Required),
+    // The kernel's own default since Linux 5.4. Some later ones hide it from user namespaces.
+    ("net.core.somaxconn", "4096", Optional),
 ];
 
 /// Packet counts per connection are needed by rules that look at `ct packets`.
