@@ -513,6 +513,9 @@ fn says_nothing_of_hosts(typed: &Layer) -> bool {
         control_socket: None,
         state_directory: None,
         http_listen: None,
+        webhook: None,
+        webhook_secret_file: None,
+        webhook_window: None,
         ..typed.clone()
     };
     about_hosts.is_empty()
@@ -568,6 +571,7 @@ impl RunArgs {
             events: configuration.events(),
             state: configuration.state_directory(),
             http: settings.http_listen.value.0.clone(),
+            webhook: configuration.webhook(),
             seed: self.seed.unwrap_or_else(rand::random),
         }
     }

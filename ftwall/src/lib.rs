@@ -46,6 +46,8 @@ pub mod http;
 pub mod state;
 #[cfg(feature = "tui")]
 pub mod top;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 pub use config::EngineConfig;
 pub use engine::{

@@ -30,7 +30,9 @@ use super::events::EventTarget;
 use super::one_or_many::OneOrMany;
 use super::privacy::Privacy;
 use super::schedule::{Day, Schedule};
-use super::setting::{BackendChoice, HttpListen, Setting, StateDirectory, Text, Textual as _};
+use super::setting::{
+    BackendChoice, HttpListen, SecretFile, Setting, StateDirectory, Text, Textual as _, WebhookUrl,
+};
 use crate::config::{HostPolicy, LockedDials, Mode, NeverBlock, Reply, Strictness, private_ranges};
 use crate::gateway::queue::{QueueReader, WhenOverloaded};
 use crate::gateway::rules::{OpenPort, WhenDown};
@@ -248,6 +250,12 @@ settings! {
     state_directory: Text<StateDirectory> = Text(StateDirectory(Some(DEFAULT_STATE.into())));
     /// Where metrics and a status page are served, to this machine only; off serves none.
     http_listen: Text<HttpListen> = Text(HttpListen::Off);
+    /// Who is told of clients that were locked, as JSON in a POST; off tells nobody.
+    webhook: Text<WebhookUrl> = Text(WebhookUrl(None));
+    /// A file with the secret that deliveries are signed with; "" leaves them unsigned.
+    webhook_secret_file: Text<SecretFile> = Text(SecretFile(None));
+    /// For how long clients are gathered into one delivery, after the first.
+    webhook_window: Text<Duration> = Text(DEFAULT_WEBHOOK_WINDOW);
 }
 
 /// An entry of the policy as it is written.
@@ -312,6 +320,9 @@ impl<'de> Deserialize<'de> for SchemaVersion {
 
 /// Where a daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ftwall/control.sock";
+
+/// Clients of one network often start together, and nobody wants a message each.
+const DEFAULT_WEBHOOK_WINDOW: Duration = Duration::from_secs(10);
 
 /// Where state is kept unless told otherwise, if it is there.
 pub const DEFAULT_STATE: &str = "/var/lib/ftwall";

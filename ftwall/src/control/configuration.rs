@@ -37,6 +37,17 @@ pub struct Configuration {
     files: Vec<PathBuf>,
 }
 
+/// Who is told of clients that were locked, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Where a POST goes.
+    pub url: String,
+    /// What it is signed with.
+    pub secret_file: Option<PathBuf>,
+    /// For how long clients are gathered, after the first.
+    pub window: Duration,
+}
+
 /// Which files to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Files {
@@ -185,6 +196,17 @@ impl Configuration {
             },
             privacy: settings.privacy.value,
         }
+    }
+
+    /// Who is told of locked clients, if anybody.
+    #[must_use]
+    pub fn webhook(&self) -> Option<Hook> {
+        let settings = &self.settings;
+        Some(Hook {
+            url: settings.webhook.value.0.0.clone()?,
+            secret_file: settings.webhook_secret_file.value.0.0.clone(),
+            window: settings.webhook_window.value.0,
+        })
     }
 
     /// What the kernel is told.

@@ -187,6 +187,8 @@ pub struct Statistics {
     pub rules_restored: u64,
     /// Events that could not be written.
     pub events_lost: u64,
+    /// What became of events that another program is told.
+    pub webhook: Delivered,
     /// Locks of inside hosts, renewals not counted.
     pub clients_locked: u64,
     /// Pairs of client and peer that became known.
@@ -194,6 +196,17 @@ pub struct Statistics {
     /// How long packets waited for their verdicts.
     #[serde(skip)]
     pub latency: Latency,
+}
+
+/// What became of events that another program is told, in their number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Delivered {
+    /// The receiver has taken them.
+    pub sent: u64,
+    /// It did not, however often it was asked.
+    pub failed: u64,
+    /// Too many waited.
+    pub dropped: u64,
 }
 
 impl From<Counters> for Statistics {
@@ -228,6 +241,9 @@ impl AddAssign for Statistics {
         self.set_writes_failed += other.set_writes_failed;
         self.rules_restored += other.rules_restored;
         self.events_lost += other.events_lost;
+        self.webhook.sent += other.webhook.sent;
+        self.webhook.failed += other.webhook.failed;
+        self.webhook.dropped += other.webhook.dropped;
         self.clients_locked += other.clients_locked;
         self.peers_learned += other.peers_learned;
         self.latency += other.latency;
@@ -278,13 +294,15 @@ impl EventWriter {
         }
     }
 
-    /// Reports what the engine reports. What an operator names is written as it was named.
-    pub fn event(&mut self, now: Timestamp, event: &Event) {
+    /// Reports what the engine reports, and returns the line. What an operator names is written as it was
+    /// named.
+    pub fn event(&mut self, now: Timestamp, event: &Event) -> String {
         let mut line = line(now, event);
         if let Some(client) = event.ftwall.client {
             self.pseudonyms.hide(now, client, &mut line);
         }
         self.write(now, &line);
+        line
     }
 
     /// Reports what the daemon has to say.

@@ -260,6 +260,53 @@ impl Textual for StateDirectory {
     }
 }
 
+/// Who is told of clients that were locked, if anybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebhookUrl(pub Option<String>);
+
+impl Textual for WebhookUrl {
+    const EXPECTED: &'static str =
+        "\"off\", or an address as text that begins with https:// or http://";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let rest = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| text.strip_prefix(scheme));
+        let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+        match host {
+            Some(host)
+                if !host.is_empty() && text.chars().all(|letter| letter.is_ascii_graphic()) =>
+            {
+                Ok(Self(Some(text.to_owned())))
+            }
+            _ => Err("write off, or an address such as https://example.net/hook".to_owned()),
+        }
+    }
+
+    fn write(&self) -> String {
+        self.0.clone().unwrap_or_else(|| "off".to_owned())
+    }
+}
+
+/// Where a secret is kept, if there is one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretFile(pub Option<PathBuf>);
+
+impl Textual for SecretFile {
+    const EXPECTED: &'static str = "a file's path as text, or \"\" for none";
+
+    fn read(text: &str) -> Result<Self, String> {
+        StateDirectory::read(text).map(|StateDirectory(path)| Self(path))
+    }
+
+    fn write(&self) -> String {
+        StateDirectory(self.0.clone()).write()
+    }
+}
+
 /// Where numbers and the status page are shown: they name inside hosts, so nowhere beyond this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HttpListen {

@@ -23,6 +23,7 @@ use super::interface_names::InterfaceNames;
 use super::kept_state::KeptState;
 use super::kernel_memory;
 use super::kernel_sets::{KernelSets, blocked};
+use super::messenger::{Messenger, Told};
 use super::opening::{Leftovers, Ready, Way, find_way, open_queues};
 use super::operations::{Load, Operations};
 use super::pulse::Pulse;
@@ -39,6 +40,7 @@ use super::workers::Workers;
 use super::{nft, surroundings, take_over};
 use crate::config::Reply;
 use crate::control::configuration::Configuration;
+use crate::control::configuration::Hook;
 use crate::control::events::{
     EventOutput, EventTarget, EventWriter, Notice, ReadyQueue, Statistics,
 };
@@ -75,6 +77,8 @@ pub struct RunSettings {
     pub state: Option<PathBuf>,
     /// Where metrics and the status page are served.
     pub http: HttpListen,
+    /// Who is told of locked clients.
+    pub webhook: Option<Hook>,
     /// Seed of everything the engine draws.
     pub seed: u64,
 }
@@ -97,6 +101,8 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         let message = "this ftwall was built without the feature http: http_listen must be off";
         return Err(Misconfigured(message.to_owned()).into());
     }
+    let clock = Clock::start();
+    let webhook = Messenger::start(settings.webhook, clock)?;
     let inheritance = Inheritance::take();
     let successor = Successor::of_this().context("looking for the program that runs")?;
     let signals = DaemonSignals::listen().context("taking over signals")?;
@@ -117,8 +123,8 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let (queues, leftovers) = open_queues(&rule_settings, reader, left)?;
     let follows_gap = leftovers.led_nowhere() && rule_settings.when_down == WhenDown::Drop;
     let ready = Ready::of(backend, reader, &rule_settings, &queues)?;
-    let clock = Clock::start();
-    let events = EventLog::start(writer).context("starting the thread that writes events")?;
+    let events = EventLog::start(writer, webhook.listener())
+        .context("starting the thread that writes events")?;
     let sets = KernelSets::start().context("starting the thread that writes sets")?;
     let neighbours = worker::neighbourhood(queues.len());
     let mut state = KeptState::open(settings.state, clock, events.sender());
@@ -192,6 +198,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         pulse: Pulse::new(manager),
         successor,
         reader,
+        told: webhook.told(),
     };
     for (name, queue) in stored {
         daemon.pulse.manager().store(&name, queue.as_fd());
@@ -203,11 +210,12 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
 
     let served = daemon.serve(&signals);
     if let Ok(End::Succession) = served {
-        return daemon.hand_over(rules, state, events);
+        return daemon.hand_over(rules, state, (events, webhook));
     }
     let ended = daemon.end(rules);
     state.finish();
     events.finish();
+    webhook.finish();
     served.and(ended)
 }
 
@@ -361,6 +369,7 @@ pub(super) struct Daemon {
     pulse: Pulse,
     successor: Successor,
     reader: QueueReader,
+    told: Told,
 }
 
 /// What no worker can count.
@@ -526,6 +535,7 @@ impl Daemon {
         let counted = counted.into_iter().flatten();
         counted.for_each(|counted| statistics += counted);
         statistics.events_lost = self.events.lost();
+        statistics.webhook = self.told.delivered();
         statistics
     }
 
@@ -550,7 +560,12 @@ impl Daemon {
 
     /// Lets the program that is installed by now take the place of this one, with queues and rules live.
     /// Returns only if that fails; then the rules are taken away.
-    fn hand_over(self, rules: Installed, state: KeptState, events: EventLog) -> anyhow::Result<()> {
+    fn hand_over(
+        self,
+        rules: Installed,
+        state: KeptState,
+        (events, webhook): (EventLog, Messenger),
+    ) -> anyhow::Result<()> {
         self.pulse.manager().reloading();
         info!("another program takes the place of this one");
         let workers = self.workers.stop()?;
@@ -565,6 +580,7 @@ impl Daemon {
         drop((operations, sender));
         state.finish();
         events.finish();
+        webhook.finish();
         let sockets: Vec<_> = queues
             .iter()
             .map(|queue| (queue.number(), queue.as_fd()))
@@ -592,6 +608,7 @@ impl Daemon {
             finished.for_each(|counted| statistics += counted);
         });
         statistics.events_lost = self.events.lost();
+        statistics.webhook = self.told.delivered();
         info!(packets = statistics.packets, "ended");
         let notice = Notice::Stats {
             ftwall: Box::new(statistics),

@@ -70,6 +70,9 @@ impl EventSender {
     }
 }
 
+/// Who hears of each event once it is written, with its line; must not wait.
+pub type Listener = Box<dyn FnMut(&Event, &str) + Send>;
+
 /// The thread that writes events.
 #[derive(Debug)]
 pub struct EventLog {
@@ -83,12 +86,13 @@ impl EventLog {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(mut writer: EventWriter) -> io::Result<EventLog> {
+    pub fn start(mut writer: EventWriter, mut listener: Option<Listener>) -> io::Result<EventLog> {
         let (entries, received) = sync_channel(BACKLOG);
         let lost = Arc::new(AtomicU64::new(0));
         let (end, ended) = channel();
         let losses = Arc::clone(&lost);
-        let work = move || write_until_closed(&received, &mut writer, &losses, &end);
+        let work =
+            move || write_until_closed(&received, (&mut writer, &mut listener), &losses, &end);
         std::thread::Builder::new()
             .name("events".into())
             .spawn(work)?;
@@ -116,7 +120,7 @@ impl EventLog {
 /// Hands over to readers whenever nothing more waits. The last parameter is dropped when it ends.
 fn write_until_closed(
     entries: &Receiver<(Timestamp, Entry)>,
-    writer: &mut EventWriter,
+    (writer, listener): (&mut EventWriter, &mut Option<Listener>),
     lost: &AtomicU64,
     _end: &Sender<()>,
 ) {
@@ -124,7 +128,12 @@ fn write_until_closed(
         let failed_before = writer.lost();
         for (now, entry) in std::iter::once(first).chain(entries.try_iter()) {
             match entry {
-                Entry::Event(event) => writer.event(now, &event),
+                Entry::Event(event) => {
+                    let line = writer.event(now, &event);
+                    if let Some(listener) = listener {
+                        listener(&event, &line);
+                    }
+                }
                 Entry::Notice(notice) => writer.notice(now, &notice),
                 Entry::Reopen => writer.reopen(),
                 Entry::Expire => writer.expire(now),
@@ -170,7 +179,7 @@ mod tests {
         let (go, gone) = channel();
         let (written, read) = channel();
         let hung = EventWriter::to(Hung { go: gone, written });
-        let log = EventLog::start(hung).expect("threads are left");
+        let log = EventLog::start(hung, None).expect("threads are left");
         let sender = log.sender();
         let many = 3 * BACKLOG;
         (0..many).for_each(|_| sender.notice(Timestamp::ORIGIN, said()));
@@ -193,7 +202,7 @@ mod tests {
                 Ok(())
             }
         }
-        let log = EventLog::start(EventWriter::to(Full)).expect("threads are left");
+        let log = EventLog::start(EventWriter::to(Full), None).expect("threads are left");
         let lost = Arc::clone(&log.sender.lost);
         log.sender.notice(Timestamp::ORIGIN, said());
         log.finish();

@@ -22,6 +22,7 @@ pub mod kernel_sets;
 pub mod latency;
 pub mod link;
 pub mod marks;
+mod messenger;
 pub mod netlink;
 pub mod netlink_queue;
 pub mod nfqueue;

@@ -389,6 +389,9 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "control_socket",
         "state_directory",
         "http_listen",
+        "webhook",
+        "webhook_secret_file",
+        "webhook_window",
     ];
     let (old, new) = (old.settings().listing(), new.settings().listing());
     let pairs = old.iter().zip(&new);

@@ -75,6 +75,7 @@ impl RulesGuard {
     }
 
     /// Whether the rules were missing when they were last looked at.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only visitors ask"))]
     pub(super) const fn is_missing(&self) -> bool {
         self.is_missing
     }

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::overview::Overview;
 use crate::config::Mode;
+use crate::control::events::Delivered;
 use crate::gateway::latency::BOUNDS_US;
 
 /// What kind of number a metric is.
@@ -82,6 +83,7 @@ metrics! {
         "Whether the last reading of the configuration succeeded.";
     RELOAD_TIME: Gauge "ftwall_config_last_reload_success_timestamp_seconds",
         "When the configuration in force was read.";
+    WEBHOOK: Counter "ftwall_webhook_events_total", "Events that another program was to be told, by what became of them.";
     EVENTS_LOST: Counter "ftwall_events_lost_total", "Events that could not be written.";
     SET_CHANGES_LOST: Counter "ftwall_kernel_set_changes_lost_total",
         "Changes of the kernel's sets that were lost because too many waited.";
@@ -213,6 +215,15 @@ impl Exposition {
         self.sample(RELOAD_SUCCESSFUL, &[], u8::from(successful));
         self.family(RELOAD_TIME);
         self.sample(RELOAD_TIME, &[], read_at.since_origin().as_secs_f64());
+        self.family(WEBHOOK);
+        let Delivered {
+            sent,
+            failed,
+            dropped,
+        } = counted.webhook;
+        for (outcome, count) in [("sent", sent), ("failed", failed), ("dropped", dropped)] {
+            self.sample(WEBHOOK, &[("outcome", outcome)], count);
+        }
         for (metric, count) in [
             (EVENTS_LOST, counted.events_lost),
             (SET_CHANGES_LOST, counted.set_changes_lost),

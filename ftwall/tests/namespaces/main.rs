@@ -17,6 +17,7 @@ mod restored_rules;
 mod sets;
 mod state;
 mod succession;
+mod webhook;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
