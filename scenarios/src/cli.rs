@@ -1,6 +1,6 @@
 //! What was typed.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -147,6 +147,10 @@ pub struct Common {
         allow_hyphen_values = true
     )]
     pub ftwall_options: Vec<String>,
+    /// Give actors so many times as long, and the web as much more patience, in namespaces: for
+    /// machines as slow as an emulated one.
+    #[arg(long, value_name = "N", default_value_t = NonZeroU32::MIN)]
+    pub slowness: NonZeroU32,
 }
 
 #[cfg(test)]

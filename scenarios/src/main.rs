@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -111,6 +111,7 @@ fn run_in_namespaces(
         seed: options.play.seed,
         keep: kept_in(options),
         ftwall_options: options.play.ftwall_options.clone(),
+        slowness: options.play.slowness,
         timelines: options.report.is_some(),
     };
     let outcomes = House::probe().play_all(chosen, &settings, jobs, &|outcome| {
@@ -244,6 +245,7 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
         seed: options.seed,
         keep: None,
         ftwall_options: Vec::new(),
+        slowness: NonZeroU32::MIN,
         timelines: true,
     };
     let outcomes = House::probe().play_all(&chosen, &settings, jobs(options.jobs), &|_| {});
@@ -419,7 +421,9 @@ fn play_inside(options: &PlayOptions) -> anyhow::Result<ExitCode> {
         bail!("a capsule plays one scenario");
     };
     let play = &options.play;
-    let scenario = scenario.with_options(&play.ftwall_options);
+    let scenario = scenario
+        .with_options(&play.ftwall_options)
+        .on_a_machine_so_slow(play.slowness);
     let device = scenario.device(play.device);
     let outcome = namespaces::play(
         &scenario,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -164,6 +165,20 @@ impl Scenario {
         let mut scenario = self.clone();
         scenario.ftwall.extend_from_slice(options);
         scenario
+    }
+
+    /// The scenario with so many times the time for everything that takes time.
+    #[must_use]
+    pub fn on_a_machine_so_slow(mut self, slowness: NonZeroU32) -> Self {
+        let slowness = slowness.get();
+        self.window *= slowness;
+        self.slow_grace *= slowness;
+        for actor in &mut self.cast {
+            if let Actor::Browser(user) = actor {
+                user.patience *= slowness;
+            }
+        }
+        self
     }
 
     /// A scenario in an office of `hosts` hosts with the usual peers and web servers outside.

@@ -12,6 +12,7 @@ pub mod namespaces;
 mod real_web;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub keep: Option<PathBuf>,
     /// Options of `ftwall run` in every scenario, after its own.
     pub ftwall_options: Vec<String>,
+    /// How many times as long everything may take as on an ordinary machine.
+    pub slowness: NonZeroU32,
     /// Whether outcomes are to say what happened to each host.
     pub timelines: bool,
 }
@@ -224,6 +227,7 @@ fn in_capsule(scenario: &Scenario, settings: &Settings) -> anyhow::Result<Outcom
     }
     let options = settings.ftwall_options.iter();
     args.extend(options.map(|option| format!("--ftwall-option={option}")));
+    args.extend(["--slowness".to_owned(), settings.slowness.to_string()]);
     if let Some(directory) = &settings.keep {
         args.push("--keep".to_owned());
         args.push(absolute(directory)?.display().to_string());

@@ -4,6 +4,7 @@
 //! What this machine cannot do is ignored with the reason; `LAB_REQUIRE=1` makes that a failure.
 
 use std::env;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ fn settings() -> Settings {
         seed,
         keep: env::var_os("SCENARIOS_KEEP").map(PathBuf::from),
         ftwall_options: Vec::new(),
+        slowness: NonZeroU32::MIN,
         timelines: false,
     }
 }
