@@ -44,8 +44,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Whom `url` names, trusted as the machine's own certificates say, with the secret that a file holds,
-    /// if any; a line's end there does not count.
+    /// Whom `url` names, trusted by the roots that browsers trust, with the secret that a file holds, if any;
+    /// a line's end there does not count.
     ///
     /// # Errors
     /// When the file cannot be read or holds nothing.

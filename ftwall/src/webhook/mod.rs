@@ -26,8 +26,8 @@ use crate::gateway::clock::Clock;
 const BACKLOG: usize = 1024;
 /// Events in one delivery at most.
 const MOST: usize = 100;
-/// How often a delivery is tried before it is given up: for two minutes in all.
-const ATTEMPTS: u32 = 8;
+/// How often a delivery is tried before it is given up: for two minutes, even if it is refused at once.
+const ATTEMPTS: u32 = 9;
 /// Pauses double from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);

@@ -113,6 +113,13 @@ fn pauses_double_until_the_longest() {
     assert_eq!(pause(40), LONGEST_PAUSE);
 }
 
+#[test]
+fn a_receiver_that_refuses_connections_has_two_minutes_to_come_back() {
+    let pauses: Duration = (1..ATTEMPTS).map(pause).sum();
+    let promised = Duration::from_secs(120);
+    assert!(pauses >= promised && pauses < promised + FIRST_PAUSE * 10);
+}
+
 fn start(url: &str, secret: Option<&PathBuf>, window: Duration) -> Webhook {
     let receiver = Receiver::new(url, secret.map(PathBuf::as_path));
     let settings = WebhookSettings {
