@@ -102,7 +102,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         return Err(Misconfigured(message.to_owned()).into());
     }
     let clock = Clock::start();
-    let webhook = Messenger::start(settings.webhook, clock)?;
+    let webhook = Messenger::start(settings.webhook.as_ref(), clock)?;
     let inheritance = Inheritance::take();
     let successor = Successor::of_this().context("looking for the program that runs")?;
     let signals = DaemonSignals::listen().context("taking over signals")?;

@@ -24,7 +24,7 @@ impl Messenger {
     /// # Errors
     /// When the secret cannot be read, this build tells nobody, or the system has no thread left.
     #[cfg(feature = "webhook")]
-    pub(super) fn start(hook: Option<Hook>, clock: Clock) -> anyhow::Result<Self> {
+    pub(super) fn start(hook: Option<&Hook>, clock: Clock) -> anyhow::Result<Self> {
         let Some(hook) = hook else {
             return Ok(Self { webhook: None });
         };
@@ -50,7 +50,7 @@ impl Messenger {
     /// # Errors
     /// When the configuration names somebody.
     #[cfg(not(feature = "webhook"))]
-    pub(super) fn start(hook: Option<Hook>, _clock: Clock) -> anyhow::Result<Self> {
+    pub(super) fn start(hook: Option<&Hook>, _clock: Clock) -> anyhow::Result<Self> {
         match hook {
             None => Ok(Self {}),
             Some(_) => {

@@ -17,6 +17,7 @@ mod restored_rules;
 mod sets;
 mod state;
 mod succession;
+#[cfg(feature = "webhook")]
 mod webhook;
 
 use std::io::{ErrorKind, Read as _, Write as _};
