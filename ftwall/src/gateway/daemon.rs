@@ -23,7 +23,7 @@ use super::interface_names::InterfaceNames;
 use super::kept_state::KeptState;
 use super::kernel_memory;
 use super::kernel_sets::{KernelSets, blocked};
-use super::messenger::{Messenger, Told};
+use super::messenger::{Addressee, Messenger, Orders};
 use super::opening::{Leftovers, Ready, Way, find_way, open_queues};
 use super::operations::{Load, Operations};
 use super::pulse::Pulse;
@@ -102,7 +102,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         return Err(Misconfigured(message.to_owned()).into());
     }
     let clock = Clock::start();
-    let webhook = Messenger::start(settings.webhook.as_ref(), clock)?;
+    let webhook = Messenger::start(Addressee::new(settings.webhook.as_ref())?, clock)?;
     let inheritance = Inheritance::take();
     let successor = Successor::of_this().context("looking for the program that runs")?;
     let signals = DaemonSignals::listen().context("taking over signals")?;
@@ -132,6 +132,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         source.configuration,
         source.load,
         events.sender(),
+        webhook.orders(),
         clock.now(),
         backend,
         payload_test,
@@ -198,7 +199,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         pulse: Pulse::new(manager),
         successor,
         reader,
-        told: webhook.told(),
+        told: webhook.orders(),
     };
     for (name, queue) in stored {
         daemon.pulse.manager().store(&name, queue.as_fd());
@@ -369,7 +370,7 @@ pub(super) struct Daemon {
     pulse: Pulse,
     successor: Successor,
     reader: QueueReader,
-    told: Told,
+    told: Orders,
 }
 
 /// What no worker can count.

@@ -13,7 +13,8 @@ use tracing::{info, warn};
 
 use super::backend::{self, Backend};
 use super::event_log::EventSender;
-use super::failure::{FAILURE, Misconfigured, USAGE};
+use super::failure::{CONFIGURATION, FAILURE, Misconfigured, USAGE};
+use super::messenger::{Addressee, Orders};
 use super::rules::{PayloadTest, RuleSettings};
 use super::surroundings;
 use super::worker::{Reply, Request};
@@ -36,6 +37,7 @@ pub struct Operations {
     started_with: Configuration,
     load: Load,
     events: EventSender,
+    messenger: Orders,
     started: Timestamp,
     backend: Backend,
     payload_test: PayloadTest,
@@ -78,10 +80,11 @@ impl fmt::Debug for Operations {
 impl Operations {
     /// What is configured at the start.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         configuration: Configuration,
         load: Load,
         events: EventSender,
+        messenger: Orders,
         started: Timestamp,
         backend: Backend,
         payload_test: PayloadTest,
@@ -91,6 +94,7 @@ impl Operations {
             configuration,
             load,
             events,
+            messenger,
             started,
             backend,
             payload_test,
@@ -227,13 +231,15 @@ impl Operations {
     }
 
     fn try_reload(&mut self, now: Timestamp, workers: &Workers) -> Result<Value, Failure> {
-        let new = (self.load)()
-            .map_err(|error| Failure::new(super::failure::CONFIGURATION, error.to_string()))?;
+        let wrong = |error: Misconfigured| Failure::new(CONFIGURATION, error.to_string());
+        let new = (self.load)().map_err(wrong)?;
+        let addressee = Addressee::new(new.webhook().as_ref()).map_err(wrong)?;
         let waiting = needs_restart(&self.started_with, &new);
         // In one transaction, and the sets keep what was learned.
         backend::apply(&self.rules_of(&new), self.backend)
             .map_err(|error| Failure::new(FAILURE, format!("{error:#}")))?
             .keep();
+        self.messenger.tell(addressee);
         self.configuration = new;
         self.reconfigure(now, workers).map_err(unresponsive)?;
         Ok(json!({ "files": self.configuration.files(), "needs_restart": waiting }))
@@ -389,9 +395,6 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "control_socket",
         "state_directory",
         "http_listen",
-        "webhook",
-        "webhook_secret_file",
-        "webhook_window",
     ];
     let (old, new) = (old.settings().listing(), new.settings().listing());
     let pairs = old.iter().zip(&new);

@@ -23,6 +23,9 @@ pub enum DeliveryError {
     /// It could not be reached or did not answer.
     #[error(transparent)]
     Unreachable(Box<ureq::Error>),
+    /// Nobody is to be told any more.
+    #[error("it was turned off")]
+    Unwanted,
 }
 
 impl DeliveryError {
@@ -31,6 +34,7 @@ impl DeliveryError {
         match self {
             DeliveryError::Refused(code) => *code >= 500 || *code == 408 || *code == 429,
             DeliveryError::Unreachable(_) => true,
+            DeliveryError::Unwanted => false,
         }
     }
 }

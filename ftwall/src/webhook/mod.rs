@@ -2,15 +2,14 @@
 //!
 //! Everything happens on a thread of its own. Who reports only hands over; where too many wait already
 //! they are dropped and counted. A receiver that is down is tried again for a while, more and more seldom.
+//! Who is told may change at any time; what waits then goes to whom it was changed to.
 
 mod delivery;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{
-    self, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
-};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -43,41 +42,75 @@ pub struct WebhookSettings {
     pub window: Duration,
 }
 
+/// What the thread shares with those who hand over and those who decide who is told.
 #[derive(Debug, Default)]
-struct Counts {
+struct Shared {
+    orders: Mutex<Orders>,
+    changed: Condvar,
     sent: AtomicU64,
     failed: AtomicU64,
     dropped: AtomicU64,
+}
+
+/// What the thread is to do.
+#[derive(Debug, Default)]
+struct Orders {
+    /// Absent if nobody is told.
+    settings: Option<Arc<WebhookSettings>>,
+    /// How often that was changed.
+    changes: u64,
+    /// Whether it is to end without another attempt.
+    ends: bool,
+}
+
+impl Shared {
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        // Every order is given in one step, so none is half given.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settings(&self) -> Option<Arc<WebhookSettings>> {
+        self.orders().settings.clone()
+    }
 }
 
 /// Hands events over to the thread. Its clones speak to the same thread.
 #[derive(Clone, Debug)]
 pub struct Notifier {
     events: SyncSender<String>,
-    counts: Arc<Counts>,
+    shared: Arc<Shared>,
 }
 
 impl Notifier {
     /// Reports an event, as its line in the event log, if it is one that is told; never waits.
     pub fn event(&self, event_type: EventType, line: &str) {
-        if event_type != EventType::ClientLocked {
+        if event_type != EventType::ClientLocked || self.shared.settings().is_none() {
             return;
         }
         match self.events.try_send(line.to_owned()) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 }
 
-/// What became of events.
+/// Decides who is told, and asks what became of it, at any time.
 #[derive(Clone, Debug)]
-pub struct Tally(Arc<Counts>);
+pub struct Steering(Arc<Shared>);
 
-impl Tally {
-    /// So far.
+impl Steering {
+    /// Tells whom these settings name from now on, beginning with what waits; or nobody.
+    pub fn tell(&self, settings: Option<WebhookSettings>) {
+        let mut orders = self.0.orders();
+        orders.settings = settings.map(Arc::new);
+        orders.changes += 1;
+        drop(orders);
+        self.0.changed.notify_all();
+    }
+
+    /// What became of everything so far.
     #[must_use]
     pub fn delivered(&self) -> Delivered {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -93,28 +126,23 @@ impl Tally {
 #[derive(Debug)]
 pub struct Webhook {
     notifier: Notifier,
-    /// Dropped to end pauses.
-    stop: Sender<()>,
     /// Closed when the thread has ended.
     ended: mpsc::Receiver<()>,
 }
 
 impl Webhook {
-    /// Starts the thread.
+    /// Starts the thread, which tells nobody until it is told whom.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(settings: WebhookSettings, clock: Clock) -> io::Result<Webhook> {
+    pub fn start(clock: Clock) -> io::Result<Webhook> {
         let (events, received) = sync_channel(BACKLOG);
-        let counts = Arc::new(Counts::default());
-        let (stop, stopped) = channel();
+        let shared = Arc::new(Shared::default());
         let (end, ended) = channel::<()>();
         let thread = Thread {
             clock,
             received,
-            stopped,
-            counts: Arc::clone(&counts),
-            settings,
+            shared: Arc::clone(&shared),
         };
         std::thread::Builder::new()
             .name("webhook".into())
@@ -122,12 +150,8 @@ impl Webhook {
                 thread.deliver_until_closed();
                 drop(end);
             })?;
-        let notifier = Notifier { events, counts };
-        Ok(Webhook {
-            notifier,
-            stop,
-            ended,
-        })
+        let notifier = Notifier { events, shared };
+        Ok(Webhook { notifier, ended })
     }
 
     /// A way to hand events over.
@@ -136,21 +160,19 @@ impl Webhook {
         self.notifier.clone()
     }
 
-    /// What becomes of everything, to be asked at any time.
+    /// A way to decide who is told.
     #[must_use]
-    pub fn tally(&self) -> Tally {
-        Tally(Arc::clone(&self.notifier.counts))
+    pub fn steering(&self) -> Steering {
+        Steering(Arc::clone(&self.notifier.shared))
     }
 
     /// Delivers what waits, once, and ends the thread, unless that takes too long. All notifiers have to
     /// be gone.
     pub fn finish(self) {
-        let Webhook {
-            notifier,
-            stop,
-            ended,
-        } = self;
-        drop((notifier, stop));
+        let Webhook { notifier, ended } = self;
+        notifier.shared.orders().ends = true;
+        notifier.shared.changed.notify_all();
+        drop(notifier);
         if ended.recv_timeout(LONGEST_FINISH) == Err(RecvTimeoutError::Timeout) {
             warn!("the webhook does not answer: the last events are not waited for");
         }
@@ -160,9 +182,7 @@ impl Webhook {
 struct Thread {
     clock: Clock,
     received: mpsc::Receiver<String>,
-    stopped: mpsc::Receiver<()>,
-    counts: Arc<Counts>,
-    settings: WebhookSettings,
+    shared: Arc<Shared>,
 }
 
 impl Thread {
@@ -172,10 +192,10 @@ impl Thread {
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
             let body = json!({ "ftwall": env!("CARGO_PKG_VERSION"), "events": batch });
             let counter = match self.deliver(body.to_string().as_bytes()) {
-                Ok(()) => &self.counts.sent,
+                Ok(()) => &self.shared.sent,
                 Err(error) => {
                     warn!(%error, events = count, "the webhook was given up");
-                    &self.counts.failed
+                    &self.shared.failed
                 }
             };
             counter.fetch_add(count, Ordering::Relaxed);
@@ -184,7 +204,8 @@ impl Thread {
 
     /// The first event and what comes within the window, as they stand in the event log.
     fn gather(&self, first: &str) -> Vec<Value> {
-        let until = self.clock.now() + self.settings.window;
+        let window = self.shared.settings().map(|it| it.window);
+        let until = self.clock.now() + window.unwrap_or_default();
         let mut batch = vec![read(first)];
         while batch.len() < MOST {
             let left = until.saturating_since(self.clock.now());
@@ -200,7 +221,14 @@ impl Thread {
     fn deliver(&self, body: &[u8]) -> Result<(), DeliveryError> {
         let mut attempt = 0;
         loop {
-            let error = match self.settings.receiver.post(body) {
+            let (settings, changes) = {
+                let orders = self.shared.orders();
+                (orders.settings.clone(), orders.changes)
+            };
+            let Some(settings) = settings else {
+                return Err(DeliveryError::Unwanted);
+            };
+            let error = match settings.receiver.post(body) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -209,12 +237,38 @@ impl Thread {
                 return Err(error);
             }
             info!(%error, attempt, "the webhook is tried again");
-            // The end of the daemon ends pauses too.
-            if self.stopped.recv_timeout(pause(attempt)) != Err(RecvTimeoutError::Timeout) {
-                return Err(error);
+            match self.pause(pause(attempt), changes) {
+                Pause::Over => {}
+                Pause::Changed => attempt = 0,
+                Pause::Ends => return Err(error),
             }
         }
     }
+
+    /// Waits, unless there is another order than when so many were counted.
+    fn pause(&self, pause: Duration, changes: u64) -> Pause {
+        let unchanged = |orders: &mut Orders| orders.changes == changes && !orders.ends;
+        let orders = self.shared.orders();
+        let waited = (self.shared.changed).wait_timeout_while(orders, pause, unchanged);
+        let (orders, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if orders.ends {
+            Pause::Ends
+        } else if orders.changes != changes {
+            Pause::Changed
+        } else {
+            Pause::Over
+        }
+    }
+}
+
+/// Why a pause is over.
+enum Pause {
+    /// It has lasted long enough.
+    Over,
+    /// Somebody else may be told, or in another way.
+    Changed,
+    /// The daemon ends.
+    Ends,
 }
 
 fn read(line: &str) -> Value {

@@ -43,9 +43,9 @@ fn clients_that_are_locked_within_the_window_are_told_in_one_signed_post() {
         .collect();
     assert!(ring::hmac::verify(&key, posted.body.as_bytes(), &tag).is_ok());
 
-    wait_until(|| webhook.tally().delivered().sent == 3);
+    wait_until(|| webhook.steering().delivered().sent == 3);
     assert_eq!(
-        webhook.tally().delivered(),
+        webhook.steering().delivered(),
         Delivered {
             sent: 3,
             failed: 0,
@@ -73,7 +73,7 @@ fn a_receiver_that_is_down_is_told_when_it_comes_back() {
         first.field("x-ftwall-signature-256").is_none(),
         "no secret, no signature"
     );
-    wait_until(|| webhook.tally().delivered().sent == 1);
+    wait_until(|| webhook.steering().delivered().sent == 1);
     drop(notifier);
     webhook.finish();
 }
@@ -85,7 +85,7 @@ fn a_receiver_that_refuses_for_good_is_not_asked_again() {
     let notifier = webhook.notifier();
     tell(&notifier, &locked(1));
     server.next_answered(404);
-    wait_until(|| webhook.tally().delivered().failed == 1);
+    wait_until(|| webhook.steering().delivered().failed == 1);
     tell(&notifier, &locked(2));
     assert!(server.next_answered(200).body.contains("10.77.1.2"));
     drop(notifier);
@@ -101,9 +101,44 @@ fn a_receiver_that_hangs_holds_nobody_up_and_what_is_dropped_is_counted() {
     for _ in 0..many {
         tell(&notifier, &locked(1));
     }
-    let delivered = webhook.tally().delivered();
+    let delivered = webhook.steering().delivered();
     assert!(delivered.dropped >= many / 2 - u64::try_from(MOST).expect("it is small"));
     assert_eq!((delivered.sent, delivered.failed), (0, 0));
+}
+
+#[test]
+fn what_waits_goes_to_whom_it_was_changed_to_at_once() {
+    let (old, new) = (Server::start(), Server::start());
+    let secret = SecretFile::new("changed", "Jefe\n");
+    let webhook = start(&old.url(), None, Duration::ZERO);
+    let notifier = webhook.notifier();
+    tell(&notifier, &locked(1));
+    let first = old.next_answered(503);
+    let second = old.next_answered(503);
+    // It pauses by now, or is about to.
+    let changed = settings(&new.url(), Some(&secret.0), Duration::ZERO);
+    webhook.steering().tell(Some(changed));
+    let third = new.next_answered(200);
+    assert_eq!([&first.body, &second.body], [&third.body; 2]);
+    assert!(third.field("x-ftwall-signature-256").is_some());
+    wait_until(|| webhook.steering().delivered().sent == 1);
+
+    webhook.steering().tell(None);
+    tell(&notifier, &locked(2));
+    webhook
+        .steering()
+        .tell(Some(settings(&new.url(), None, Duration::ZERO)));
+    tell(&notifier, &locked(3));
+    assert!(new.next_answered(200).body.contains("10.77.1.3"));
+    wait_until(|| webhook.steering().delivered().sent == 2);
+    let delivered = webhook.steering().delivered();
+    assert_eq!(
+        (delivered.failed, delivered.dropped),
+        (0, 0),
+        "who is off counts nothing"
+    );
+    drop(notifier);
+    webhook.finish();
 }
 
 #[test]
@@ -121,12 +156,17 @@ fn a_receiver_that_refuses_connections_has_two_minutes_to_come_back() {
 }
 
 fn start(url: &str, secret: Option<&PathBuf>, window: Duration) -> Webhook {
+    let webhook = Webhook::start(Clock::start()).expect("threads are left");
+    webhook.steering().tell(Some(settings(url, secret, window)));
+    webhook
+}
+
+fn settings(url: &str, secret: Option<&PathBuf>, window: Duration) -> WebhookSettings {
     let receiver = Receiver::new(url, secret.map(PathBuf::as_path));
-    let settings = WebhookSettings {
+    WebhookSettings {
         receiver: receiver.expect("the secret can be read"),
         window,
-    };
-    Webhook::start(settings, Clock::start()).expect("threads are left")
+    }
 }
 
 fn tell(notifier: &Notifier, event: &Event) {

@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::harness::{PATIENCE, ftwall, in_namespaces, words};
 use super::network::{at, build_network, heard, ip, udp};
-use super::operations::{CONFIG, PEER, ping, start, write};
+use super::operations::{CONFIG, PEER, ping, said, start, write};
 
 const HOOK: &str = "203.0.113.5:8080";
+const SIGNATURE: &str = "x-ftwall-signature-256: sha256=";
 const SECRET: &str = "/run/etc/webhook.secret";
 
 #[test]
@@ -34,8 +35,7 @@ fn a_locked_client_is_told_and_whoever_does_not_answer_holds_nobody_up() {
             let (stream, _) = receiver.accept().expect("the gateway comes");
             let (head, body) = posted(&stream);
             assert!(head.starts_with("POST /hook HTTP/1.1\r\n"), "{head}");
-            let signature = "x-ftwall-signature-256: sha256=";
-            assert!(head.to_ascii_lowercase().contains(signature), "{head}");
+            assert!(head.to_ascii_lowercase().contains(SIGNATURE), "{head}");
             let [told] = &body["events"].as_array().expect("a list")[..] else {
                 panic!("{body}");
             };
@@ -53,6 +53,57 @@ fn a_locked_client_is_told_and_whoever_does_not_answer_holds_nobody_up() {
             let (second, _) = receiver.accept().expect("the gateway comes again");
             posted(&second);
             answer(&second);
+            daemon.signal("TERM");
+            let counted = daemon.wait_event("stats");
+            assert_eq!(counted["ftwall"]["webhook"]["failed"], 0, "{counted}");
+            assert_eq!(counted["ftwall"]["webhook"]["dropped"], 0, "{counted}");
+        },
+    );
+}
+
+#[test]
+fn a_reload_changes_who_is_told_as_a_whole_or_not_at_all() {
+    in_namespaces(
+        "webhook::a_reload_changes_who_is_told_as_a_whole_or_not_at_all",
+        || {
+            let plain = "inside = [\"10.77.0.0/16\"]\nlock_time = \"2s\"\n";
+            let Some((mut daemon, client)) = start(plain) else {
+                return;
+            };
+            let receiver = at("out", || TcpListener::bind(HOOK)).expect("the port is free");
+            let told =
+                format!("{plain}webhook = \"http://{HOOK}/hook\"\nwebhook_window = \"0s\"\n");
+            let signed = format!("{told}webhook_secret_file = \"{SECRET}\"\n");
+            write(&signed);
+            let refused = ftwall(&["reload"]);
+            assert_eq!(refused.status.code(), Some(78));
+            let message = words(&refused.stderr);
+            assert!(message.contains(SECRET), "{message}");
+            // Nobody is told as yet, so that the first to be told of is the second to be locked.
+            ping(&client);
+            daemon.wait_event("client.locked");
+            daemon.wait_event("client.released");
+
+            fs::write(SECRET, "Jefe\n").expect("the place is ours");
+            let taken = said(&["reload"], 0);
+            assert!(!taken.contains("started again"), "{taken}");
+            ping(&client);
+            let locked = daemon.wait_event("client.locked");
+            let (stream, _) = receiver.accept().expect("the gateway comes");
+            let (head, body) = posted(&stream);
+            assert!(head.to_ascii_lowercase().contains(SIGNATURE), "{head}");
+            assert_eq!(body["events"], Value::Array(vec![locked]));
+            answer(&stream);
+            daemon.wait_event("client.released");
+
+            write(&told);
+            said(&["reload"], 0);
+            ping(&client);
+            daemon.wait_event("client.locked");
+            let (stream, _) = receiver.accept().expect("the gateway comes again");
+            let (head, _) = posted(&stream);
+            assert!(!head.to_ascii_lowercase().contains(SIGNATURE), "{head}");
+            answer(&stream);
             daemon.signal("TERM");
             let counted = daemon.wait_event("stats");
             assert_eq!(counted["ftwall"]["webhook"]["failed"], 0, "{counted}");
