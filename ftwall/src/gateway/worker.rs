@@ -24,11 +24,11 @@ use super::event_log::EventSender;
 use super::fan_out::QueueClass;
 use super::inject::Injector;
 use super::interface_names::InterfaceNames;
-use super::kernel_sets::{Change, Element, SetRequests, blocked, set_changes};
+use super::kernel_sets::{Change, SetRequests, blocked, set_changes};
 use super::latency::Latency;
 use super::marks::{MarkBit, MarkField};
 use super::queue::{self, Answer, PacketQueue, QueuedPacket};
-use super::rules::{ALIVE_FOR, STARTING_FOR, Transport};
+use super::rules::Transport;
 use super::take_over::Known;
 use crate::control::events::Statistics;
 use crate::state::{self, Fact, Kept, Recorder};
@@ -39,9 +39,6 @@ use crate::{
 
 /// Packets taken of one queue at once before others, requests and time are seen to.
 const BATCH: usize = 64;
-/// How often the kernel is told that packets are being judged: often enough that one change of its sets
-/// that takes long does not look like the end.
-const BETWEEN_SIGNS: Duration = Duration::from_millis(250);
 /// Packets of one queue that are answered at the end, at most: no rule sends more by then.
 const LAST_BATCH: usize = 1 << 14;
 /// How long to sleep at most, so that what neighbours say does not pile up.
@@ -112,8 +109,6 @@ pub struct Worker {
     pub(super) interfaces: InterfaceNames,
     /// Absent once stopped: the sets go with the rules.
     pub(super) sets: Option<SetRequests>,
-    /// Absent where nothing passes without a worker.
-    pub(super) sign_of_life: Option<SignOfLife>,
     pub(super) neighbours: Neighbours,
     pub(super) events: EventSender,
     /// Absent where nothing is kept over a restart.
@@ -123,22 +118,6 @@ pub struct Worker {
     pub(super) busy_poll: Duration,
     /// When packets were last taken.
     pub(super) served: Timestamp,
-}
-
-/// What tells the kernel that packets are being judged; see
-/// [`RuleSettings::answered_by`](super::rules::RuleSettings).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SignOfLife {
-    mark: u32,
-    due: Timestamp,
-}
-
-impl SignOfLife {
-    /// Due at once.
-    pub(super) const fn of(mark: u32) -> Self {
-        let due = Timestamp::ORIGIN;
-        SignOfLife { mark, due }
-    }
 }
 
 /// What there is to do after a sleep.
@@ -255,8 +234,6 @@ impl Worker {
             inbox.rounds.fetch_add(1, Ordering::Relaxed);
             let ready = self.sleep(inbox).context("waiting for packets")?;
             if ready.bell && self.answer_requests(inbox).is_break() {
-                // Whoever follows is given the time to begin.
-                self.give_sign_of_life(STARTING_FOR);
                 self.sets = None;
                 return Ok(());
             }
@@ -264,23 +241,6 @@ impl Worker {
             self.take_packets(BATCH, ready);
             self.see_to_time();
             self.drain();
-            if self
-                .sign_of_life
-                .is_some_and(|sign| sign.due <= self.clock.now())
-            {
-                self.give_sign_of_life(ALIVE_FOR);
-            }
-        }
-    }
-
-    /// Good for so long. Only given between two rounds: a worker that hangs gives none.
-    fn give_sign_of_life(&mut self, lasts: Duration) {
-        let (Some(sign), Some(sets)) = (&mut self.sign_of_life, &self.sets) else {
-            return;
-        };
-        sign.due = self.clock.now() + BETWEEN_SIGNS;
-        if !sets.request((Element::Alive(sign.mark), Some(lasts))) {
-            self.counted.set_changes_lost += 1;
         }
     }
 
@@ -323,11 +283,7 @@ impl Worker {
         if now.saturating_since(self.served) < self.busy_poll {
             return Duration::ZERO;
         }
-        let sign = self.sign_of_life.map(|sign| sign.due);
-        let due = [self.engine.poll_timeout(), sign]
-            .into_iter()
-            .flatten()
-            .min();
+        let due = self.engine.poll_timeout();
         let wanted = due.map(|due| due.saturating_since(now));
         wanted.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
     }

@@ -3,7 +3,6 @@
 
 mod events;
 mod firewalls;
-mod hang;
 mod harness;
 mod limits;
 #[cfg(feature = "http")]

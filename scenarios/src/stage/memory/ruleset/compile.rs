@@ -176,7 +176,6 @@ fn field_type(name: &Value) -> Result<Field, RulesetError> {
         Some("ipv4_addr") => Ok(Field::Address),
         Some("inet_proto") => Ok(Field::Protocol),
         Some("inet_service") => Ok(Field::Port),
-        Some("mark") => Ok(Field::Mark),
         _ => Err(unknown("the type", name)),
     }
 }
@@ -227,7 +226,7 @@ impl Field {
         match self {
             Field::Address => Kind::Address,
             Field::Protocol => Kind::Protocol,
-            Field::Port | Field::Mark => Kind::Number,
+            Field::Port => Kind::Number,
         }
     }
 }

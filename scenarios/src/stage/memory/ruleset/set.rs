@@ -17,7 +17,6 @@ pub(super) enum Field {
     Address,
     Protocol,
     Port,
-    Mark,
 }
 
 /// A named set.
