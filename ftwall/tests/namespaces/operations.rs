@@ -10,7 +10,7 @@ use super::harness::{Daemon, ftwall, in_namespaces, ruleset, wait_for, words};
 use super::network::{at, build_network, udp};
 
 pub(crate) const CONFIG: &str = "/run/etc/ftwall.toml";
-const PEER: &str = "198.18.0.9:1214";
+pub(crate) const PEER: &str = "198.18.0.9:1214";
 
 #[test]
 fn an_operator_sees_and_lifts_and_sets_what_a_daemon_does() {
