@@ -107,6 +107,31 @@ pub(crate) fn talk() -> impl Strategy<Value = Talk> {
     )
 }
 
+/// A request that locks the host it is made to, and another of whose first octet nothing is left.
+pub(crate) fn nul_where_a_suspect_is_asked() -> [Talk; 2] {
+    let request = |style| Talk {
+        host: 1,
+        peer: 0,
+        port: 0,
+        host_initiates: false,
+        has_handshake: false,
+        has_options: false,
+        script: Script::Request(style),
+        cuts: vec![1400],
+        swapped: None,
+        repeated: None,
+        altered: None,
+        ends_with_reset: false,
+        seed: 0,
+    };
+    let altered = Talk {
+        has_handshake: true,
+        altered: Some((0, 0)),
+        ..request(HttpStyle::OldStyle)
+    };
+    [request(HttpStyle::Kazaa), altered]
+}
+
 fn script() -> impl Strategy<Value = Script> {
     let style = prop_oneof![
         Just(HttpStyle::Kazaa),

@@ -3,7 +3,8 @@
 //!
 //! One difference is allowed, and counted. An engine that has not seen the SYN does not know where a
 //! connection begins. Where packets change places, or a suspect says what resembles nothing, it may hold
-//! back what the other lets pass.
+//! back what the other lets pass, or cuts for good. From there on the two remember different things, and
+//! the comparison ends.
 //!
 //! `PREFILTER_PACKETS` says how many generated packets are tried at least, 10,000 if unset.
 
@@ -14,7 +15,9 @@ use std::cell::Cell;
 use std::env;
 use std::time::Duration;
 
-use ftwall::{Action, Conntrack, Engine, Ingress, PassReason, Timestamp, TolerateReason, Verdict};
+use ftwall::{
+    Action, Conntrack, DropReason, Engine, Ingress, PassReason, Timestamp, TolerateReason, Verdict,
+};
 use lab::presets::Office;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -68,11 +71,21 @@ fn whatever_the_engine_would_not_plainly_pass_is_queued_or_decided_in_the_kernel
         seen.queued > wanted / 10 && seen.dropped > wanted / 100,
         "{seen:?}"
     );
-    assert!(seen.stricter < seen.packets / 500, "{seen:?}");
+    assert!(seen.parted < seen.packets / 500, "{seen:?}");
     assert!(
         seen.spared > wanted / 10,
         "the kernel spares the daemon something: {seen:?}"
     );
+}
+
+/// A suspect's first words resemble nothing: a gateway that has not seen the SYN holds them back once,
+/// one that has cuts the connection. Only one of them takes the answer for the first word it hears.
+#[test]
+fn what_the_gateway_withholds_and_a_watcher_cuts_is_where_they_part() {
+    const STRICT: &[&str] = VARIANTS[2];
+    let compared = compare(STRICT, &generate::nul_where_a_suspect_is_asked());
+    let tally = compared.expect("the one difference that is allowed");
+    assert_eq!(tally.parted, 1, "{tally:?}");
 }
 
 /// What a comparison has seen.
@@ -83,8 +96,8 @@ struct Tally {
     dropped: usize,
     /// Neither queued nor dropped.
     spared: usize,
-    /// Cases that ended where the gateway held back what an engine that sees everything passes.
-    stricter: usize,
+    /// Cases that ended where the gateway held back what an engine that sees everything passes or cuts.
+    parted: usize,
 }
 
 impl Tally {
@@ -94,7 +107,7 @@ impl Tally {
             queued: self.queued + other.queued,
             dropped: self.dropped + other.dropped,
             spared: self.spared + other.spared,
-            stricter: self.stricter + other.stricter,
+            parted: self.parted + other.parted,
         }
     }
 }
@@ -105,7 +118,7 @@ fn compare(options: &[&str], talks: &[Talk]) -> Result<Tally, TestCaseError> {
     let mut watcher = Watcher::new(options);
     let mut now = Duration::from_secs(1);
     let mut tally = Tally::default();
-    let mut is_orderly = true;
+    let (mut is_orderly, mut withheld) = (true, 0);
     for (number, talk) in talks.iter().enumerate() {
         is_orderly &= talk.is_orderly();
         // What conntrack knows: a connection begins with the first packet that gets through.
@@ -141,10 +154,15 @@ fn compare(options: &[&str], talks: &[Talk]) -> Result<Tally, TestCaseError> {
                 spared: usize::from(!is_handed_over),
                 ..Tally::default()
             });
-            if is_dropped && !seen.is_drop {
+            let withheld_before = withheld;
+            if is_queued && is_dropped {
+                withheld = withheld_by(&gateway);
+            }
+            let waits = withheld > withheld_before;
+            if is_dropped && !seen.is_drop || waits && !seen.is_withheld {
                 let may_be_middle = seen.is_nothing_known && sent.has_payload;
                 prop_assert!(!is_orderly || may_be_middle, "{}: {}", seen.verdict, what());
-                tally.stricter += 1;
+                tally.parted += 1;
                 return Ok(tally);
             }
             if !is_dropped {
@@ -158,6 +176,14 @@ fn compare(options: &[&str], talks: &[Talk]) -> Result<Tally, TestCaseError> {
     Ok(tally)
 }
 
+/// How many packets the gateway's daemon has held back until their senders repeat them.
+fn withheld_by(gateway: &Gateway) -> u64 {
+    let statistics = gateway.statistics().expect("its daemon runs");
+    let withheld = Verdict::Drop(DropReason::Withheld);
+    let name = format!("{}/{}", withheld.action(), withheld.reason());
+    statistics.verdicts.get(&name).copied().unwrap_or_default()
+}
+
 /// An engine that is shown every packet, with what conntrack would know of it.
 struct Watcher {
     engine: Engine,
@@ -167,6 +193,8 @@ struct Watcher {
 struct Seen {
     verdict: String,
     is_drop: bool,
+    /// Dropped until its sender repeats it.
+    is_withheld: bool,
     /// Dropped, taken for evidence, or followed by an action.
     is_notable: bool,
     /// It resembles nothing.
@@ -204,9 +232,11 @@ impl Watcher {
         Seen {
             verdict: format!("{}/{}", verdict.action(), verdict.reason()),
             is_drop: verdict.is_drop(),
+            is_withheld: verdict == Verdict::Drop(DropReason::Withheld),
             is_nothing_known: matches!(
                 verdict,
                 Verdict::Pass(PassReason::Undecided)
+                    | Verdict::Drop(DropReason::Strict | DropReason::KnownPeer)
                     | Verdict::Tolerate(TolerateReason::Unrecognised)
             ),
             is_notable: verdict.is_drop() || acts || self.evidence() > evidence,
