@@ -52,6 +52,13 @@ const BROKEN: &[(&str, &str)] = &[
     ("ftwall.toml", "events_days = \"a week\""),
     ("ftwall.toml", "webhook = \"example.net/hook\""),
     ("ftwall.toml", "webhook = \"https://\""),
+    ("ftwall.toml", "webhook = \"https://:443/hook\""),
+    (
+        "ftwall.toml",
+        "webhook = \"https://example.net:99999/hook\"",
+    ),
+    ("ftwall.toml", "webhook = \"http://2001:db8::1/hook\""),
+    ("ftwall.toml", "webhook = \"https://example.net/my hook\""),
     ("ftwall.toml", "webhook_secret_file = \"secret\""),
     ("ftwall.toml", "webhook_window = \"soon\""),
     ("ftwall.toml", "privacy = \"none\""),

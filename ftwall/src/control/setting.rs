@@ -1,7 +1,7 @@
 //! How a setting's value is read from a file, written back, and described to an editor.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -272,14 +272,9 @@ impl Textual for WebhookUrl {
         if text == "off" {
             return Ok(Self(None));
         }
-        let rest = ["https://", "http://"]
-            .iter()
-            .find_map(|scheme| text.strip_prefix(scheme));
-        let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
-        match host {
-            Some(host)
-                if !host.is_empty() && text.chars().all(|letter| letter.is_ascii_graphic()) =>
-            {
+        let mut schemes = ["https://", "http://"].iter();
+        match schemes.find_map(|scheme| text.strip_prefix(scheme)) {
+            Some(rest) if names_a_host(rest) && text.chars().all(|it| it.is_ascii_graphic()) => {
                 Ok(Self(Some(text.to_owned())))
             }
             _ => Err("write off, or an address such as https://example.net/hook".to_owned()),
@@ -289,6 +284,26 @@ impl Textual for WebhookUrl {
     fn write(&self) -> String {
         self.0.clone().unwrap_or_else(|| "off".to_owned())
     }
+}
+
+/// Whether what comes behind the scheme begins with a host, and a port if it names one: nobody would see
+/// before the first delivery that it does not.
+fn names_a_host(rest: &str) -> bool {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    let (is_host, behind) = match place.strip_prefix('[') {
+        Some(bracketed) => match bracketed.split_once(']') {
+            Some((host, behind)) => (host.parse::<Ipv6Addr>().is_ok(), behind),
+            None => (false, ""),
+        },
+        None => {
+            let (host, behind) = place.split_at(place.find(':').unwrap_or(place.len()));
+            let is_letter = |it: char| it.is_ascii_alphanumeric() || "-._".contains(it);
+            (!host.is_empty() && host.chars().all(is_letter), behind)
+        }
+    };
+    let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    is_host && (behind.is_empty() || behind.strip_prefix(':').is_some_and(is_port))
 }
 
 /// Where a secret is kept, if there is one.
@@ -501,10 +516,37 @@ mod tests {
             "/run/ftwall/http.sock",
         ]);
         assert_same::<StateDirectory>(&["", "/var/lib/ftwall"]);
+        assert_same::<WebhookUrl>(&[
+            "off",
+            "https://example.net/hook",
+            "http://user:word@192.0.2.7:8080",
+            "http://[2001:db8::1]:8080/?a=b",
+        ]);
+        assert_same::<SecretFile>(&["", "/etc/ftwall/webhook.secret"]);
         assert_same::<WhenDown>(&["drop", "pass"]);
         assert_same::<WhenOverloaded>(&["drop", "pass"]);
         assert_same::<TimeZone>(&["UTC", "Europe/Berlin"]);
         assert_same::<ClockTime>(&["00:00", "08:30", "24:00"]);
+    }
+
+    #[test]
+    fn an_address_that_nobody_could_be_told_at_is_refused() {
+        for text in [
+            "example.net",
+            "ftp://example.net",
+            "https://",
+            "https://:443",
+            "https://example.net:",
+            "https://example.net:0",
+            "https://example.net:65536",
+            "http://2001:db8::1/",
+            "http://[2001:db8::1",
+            "http://[2001:db8::1]8080",
+            "http://[example.net]/",
+            "https://example.net/my hook",
+        ] {
+            assert!(WebhookUrl::read(text).is_err(), "{text}");
+        }
     }
 
     #[test]
