@@ -1,6 +1,8 @@
 //! The limits of the unit, tried for real: its system calls, its capabilities, another user.
 
 use std::collections::BTreeSet;
+#[cfg(feature = "webhook")]
+use std::net::{SocketAddrV4, TcpListener};
 use std::os::unix::fs::chown;
 use std::process::Command;
 
@@ -14,11 +16,18 @@ use super::harness::{
 #[cfg(feature = "http")]
 use super::monitoring::get;
 use super::network::{at, build_network, dial, udp};
+#[cfg(feature = "webhook")]
+use super::webhook::{HOOK, answer, posted};
 
 const UNIT: &str = include_str!("../../../packaging/systemd/ftwall.service");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ftwall");
 const CONFIG: &str = "/run/ftwall/etc/ftwall.toml";
 const METRICS: &str = "127.0.0.1:9477";
+const SECRET: &str = "/run/ftwall/etc/webhook.secret";
+#[cfg(feature = "webhook")]
+const RESOLVERS: &str = "/run/resolv.conf";
+#[cfg(feature = "webhook")]
+const NAME_SERVER: &str = "203.0.113.53";
 /// Any that owns nothing.
 const USER: u32 = 61234;
 
@@ -50,6 +59,13 @@ fn every_system_call_of_a_daemons_life_is_in_the_units_filter() {
         let refused: Vec<_> = made.iter().filter(|it| !allowed.contains(**it)).collect();
         assert_eq!(refused, [&""; 0], "the unit's filter lacks them");
         println!("{} system calls, all allowed: {made:?}", made.len());
+        let opened: BTreeSet<&str> = trace.lines().filter_map(family_of).collect();
+        assert!(opened.contains("AF_NETLINK"), "{opened:?}");
+        let families: Vec<_> = settings("RestrictAddressFamilies")
+            .flat_map(str::split_whitespace)
+            .collect();
+        let refused: Vec<_> = opened.iter().filter(|it| !families.contains(it)).collect();
+        assert_eq!(refused, [&""; 0], "the unit's address families lack them");
     });
 }
 
@@ -114,6 +130,8 @@ fn live(command: Command) -> bool {
 fn live_after(command: Command, prepare: impl FnOnce() + Send) -> bool {
     build_network();
     make_places();
+    #[cfg(feature = "webhook")]
+    let receiver = named_receiver();
     let start = || {
         prepare();
         Daemon::start_as(command)
@@ -126,6 +144,8 @@ fn live_after(command: Command, prepare: impl FnOnce() + Send) -> bool {
         .send_to(GIFT_PING, "198.18.0.9:1214")
         .expect("the network is up");
     daemon.wait_event("client.locked");
+    #[cfg(feature = "webhook")]
+    assert_told(&receiver);
     for question in [
         &["status"][..],
         &["clients"],
@@ -165,18 +185,74 @@ fn make_places() {
     }
     let configuration = format!(
         "inside = [\"10.77.0.0/16\"]\ncontrol_socket = \"/run/ftwall/control.sock\"\n\
-         state_directory = \"/run/ftwall/state\"\nhttp_listen = \"{}\"\n",
+         state_directory = \"/run/ftwall/state\"\nhttp_listen = \"{}\"\nwebhook = \"{}\"\n\
+         webhook_secret_file = \"{SECRET}\"\nwebhook_window = \"0s\"\n",
         if cfg!(feature = "http") {
             METRICS
         } else {
             "off"
+        },
+        if cfg!(feature = "webhook") {
+            "http://receiver.example:8080/hook"
+        } else {
+            "off"
         }
     );
+    std::fs::write(SECRET, "Jefe").expect("the disk is ours");
     std::fs::write(CONFIG, configuration).expect("the disk is ours");
     for place in ["/run/ftwall", "/run/ftwall/etc", "/run/ftwall/state"] {
         // Nobody else is known where only root is.
         let _ = chown(place, Some(USER), Some(USER));
     }
+}
+
+/// Somebody outside who hears of locked clients, and whom only a name server knows.
+#[cfg(feature = "webhook")]
+fn named_receiver() -> TcpListener {
+    std::fs::write(RESOLVERS, format!("nameserver {NAME_SERVER}\n")).expect("the disk is ours");
+    let bound = run("mount", &["--bind", RESOLVERS, "/etc/resolv.conf"]);
+    assert!(bound.status.success(), "{}", words(&bound.stderr));
+    let server = udp("out", &format!("{NAME_SERVER}:53"));
+    std::thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((len, from)) = server.recv_from(&mut query) {
+            server
+                .send_to(&named(&query[..len]), from)
+                .expect("the network is up");
+        }
+    });
+    at("out", || TcpListener::bind(HOOK)).expect("the port is free")
+}
+
+/// The answer to a question for addresses of four octets (RFC 1035, section 4.1); to others, that there is
+/// none.
+#[cfg(feature = "webhook")]
+fn named(query: &[u8]) -> Vec<u8> {
+    let name = query[12..].iter().position(|octet| *octet == 0);
+    let end = 12 + name.expect("a name ends") + 5;
+    let is_a = query[end - 4..end] == [0, 1, 0, 1];
+    let mut answer = query[..2].to_vec();
+    // An answer, recursive, to one question; nothing about authorities and nothing more.
+    answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+    answer.extend(&query[12..end]);
+    if is_a {
+        // The same name; type A, class IN, for a minute, four octets.
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        let host: SocketAddrV4 = HOOK.parse().expect("a literal");
+        answer.extend(host.ip().octets());
+    }
+    answer
+}
+
+#[cfg(feature = "webhook")]
+fn assert_told(receiver: &TcpListener) {
+    let (stream, _) = receiver.accept().expect("the daemon comes");
+    let (head, body) = posted(&stream);
+    let head = head.to_ascii_lowercase();
+    assert!(head.contains("host: receiver.example"), "{head}");
+    assert!(head.contains("x-ftwall-signature-256: "), "{head}");
+    assert_eq!(body["events"][0]["event_type"], "client.locked");
+    answer(&stream);
 }
 
 fn said(arguments: &[&str]) -> String {
@@ -241,6 +317,12 @@ fn call_of(line: &str) -> Option<&str> {
     let rest = rest.strip_prefix("<... ").unwrap_or(rest);
     let end = rest.find(|it: char| !it.is_ascii_alphanumeric() && it != '_')?;
     Some(&rest[..end]).filter(|name| !name.is_empty())
+}
+
+/// The family of the socket that a line of strace's is about; nothing if it is about something else.
+fn family_of(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once(" socket(")?;
+    rest.split([',', ')']).next()
 }
 
 /// As systemd makes it of `SystemCallErrorNumber=EPERM`.

@@ -10,7 +10,7 @@ use super::harness::{PATIENCE, ftwall, in_namespaces, words};
 use super::network::{at, build_network, heard, ip, udp};
 use super::operations::{CONFIG, PEER, ping, said, start, write};
 
-const HOOK: &str = "203.0.113.5:8080";
+pub(crate) const HOOK: &str = "203.0.113.5:8080";
 const SIGNATURE: &str = "x-ftwall-signature-256: sha256=";
 const SECRET: &str = "/run/etc/webhook.secret";
 
@@ -127,7 +127,7 @@ fn assert_secret_is_asked_for(config: &str) {
 }
 
 /// Head and body of a request.
-fn posted(stream: &TcpStream) -> (String, Value) {
+pub(crate) fn posted(stream: &TcpStream) -> (String, Value) {
     stream
         .set_read_timeout(Some(PATIENCE))
         .expect("it is not zero");
@@ -150,7 +150,7 @@ fn posted(stream: &TcpStream) -> (String, Value) {
     (head, serde_json::from_slice(&body).expect("it is JSON"))
 }
 
-fn answer(mut stream: &TcpStream) {
+pub(crate) fn answer(mut stream: &TcpStream) {
     stream
         .write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
         .expect("somebody listens");
