@@ -222,7 +222,7 @@ settings! {
     backend: Text<BackendChoice> = Text(BackendChoice(None));
     /// Lowest of the six neighbouring bits of packet and connection marks that ftwall uses.
     mark_bit: u8 = 24;
-    /// What to do with undecided packets while no daemon runs; those of locked hosts are dropped anyway.
+    /// What to do with undecided packets while no daemon runs, or one has hung for a second; those of locked hosts wait or are dropped anyway.
     when_down: Text<WhenDown> = Text(WhenDown::Pass);
     /// What to do with undecided packets that find a queue full; those of locked hosts are dropped anyway.
     when_overloaded: Text<WhenOverloaded> = Text(WhenOverloaded::default());

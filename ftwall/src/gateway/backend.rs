@@ -173,6 +173,11 @@ pub fn apply_with(
     report(take_away_xt(&leftovers, backend.xt())).context("removing another back end's rules")?;
     let before = nft::list().map_err(explain)?;
     let mut commands = rules::commands(settings, backend);
+    // nft gives a set that rules change the flag `dynamic`, which its JSON has no word for, and then refuses
+    // to add it again without.
+    if before.has_own_set(rules::ALIVE) {
+        commands.retain(|command| command["add"]["set"]["name"] != rules::ALIVE);
+    }
     commands.extend(memory(backend, &before));
     commands.extend(elements);
     nft::check(&commands)

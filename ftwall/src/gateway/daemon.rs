@@ -31,6 +31,7 @@ use super::queue::QueueReader;
 use super::rules::{RuleSettings, WhenDown};
 use super::rules_guard::{RulesGuard, Surroundings};
 use super::service_manager::ServiceManager;
+use super::sign_of_life::SignOfLife;
 use super::signals::Signals;
 use super::succession::{self, Inheritance, Successor};
 #[cfg(feature = "http")]
@@ -141,15 +142,16 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let config = operations.engine(clock.now());
     let parts = queues.into_iter().zip(injectors).zip(neighbours);
     let busy_poll = busy_poll(settings.busy_poll);
-    let worker = |(seed, ((queues, injector), neighbours))| Worker {
+    let worker = |(shard, ((queues, injector), neighbours))| Worker {
         clock,
         blocked: blocked(&config),
-        engine: Engine::new(config.clone(), seed),
+        engine: Engine::new(config.clone(), settings.seed.wrapping_add(u64::from(shard))),
         marks: rule_settings.marks,
         queues,
         injector,
         interfaces: InterfaceNames::default(),
         sets: Some(sets.requests()),
+        sign_of_life: rule_settings.answered_by(shard).map(SignOfLife::of),
         neighbours,
         events: events.sender(),
         recorder: state.recorder(),
@@ -157,8 +159,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         busy_poll,
         served: Timestamp::ORIGIN,
     };
-    let seeds = (0..).map(|shard| settings.seed.wrapping_add(shard));
-    let mut workers: Vec<Worker> = seeds.zip(parts).map(worker).collect();
+    let mut workers: Vec<Worker> = (0_u16..).zip(parts).map(worker).collect();
     let is_open = look_around(&rule_settings)?;
     let rules = backend::apply(&rule_settings, backend)?;
     let in_kernel = left_in_kernel(&leftovers, clock)?;

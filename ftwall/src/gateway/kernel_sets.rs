@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::nft_json::{add_elements, address, concat, delete_elements, expiring};
-use super::rules::{LOCKED, PEERS, PROVEN, Transport};
+use super::rules::{ALIVE, LOCKED, PEERS, PROVEN, Transport};
 use super::set_elements::{SetError, SetWriter};
 use crate::suspects::{ANNOUNCE_INTERVAL, RELEARN_INTERVAL};
 use crate::{Action, EngineConfig};
@@ -36,6 +36,8 @@ pub enum Element {
     Peer(Ipv4Addr, SocketAddrV4, Transport),
     /// This address has proven to be something else than a peer.
     Proven(Ipv4Addr),
+    /// The worker that packets of this mark wait for comes round.
+    Alive(u32),
 }
 
 impl Element {
@@ -45,6 +47,7 @@ impl Element {
             Element::Locked(_) => LOCKED,
             Element::Peer(..) => PEERS,
             Element::Proven(_) => PROVEN,
+            Element::Alive(_) => ALIVE,
         }
     }
 }
@@ -185,11 +188,18 @@ fn write_until_closed(
         let batch: Batch = std::iter::once(first)
             .chain(changes.try_iter().take(BATCH - 1))
             .collect();
-        for error in write(&batch, |part| writer.write(part)) {
+        let errors = write(&batch, |part| writer.write(part));
+        for error in errors.into_iter().filter(matters) {
             // Nobody listens any more when the daemon ends; nothing is left to say then.
             let _ = failed.send(error);
         }
     }
+}
+
+/// A sign of life that is refused is given again before long. Where the set is gone so are the rules,
+/// of which the daemon speaks itself.
+fn matters(error: &SetError) -> bool {
+    !matches!(error, SetError::Refused { set, .. } if *set == ALIVE)
 }
 
 /// Writes a batch with `apply`, and returns what that refused. If it refuses the whole, each set is
@@ -212,7 +222,7 @@ pub fn write<E>(batch: &Batch, mut apply: impl FnMut(&Batch) -> Result<(), E>) -
 }
 
 /// Every set that changes with packets, the most important first.
-pub(super) const SETS: [&str; 3] = [LOCKED, PEERS, PROVEN];
+pub(super) const SETS: [&str; 4] = [LOCKED, PEERS, ALIVE, PROVEN];
 
 /// A batch as `nft` would have to be told, for whoever models or checks what is written. Each element is
 /// added, deleted and added again: adding alone need not renew the timeout of an element that is there,
@@ -243,6 +253,7 @@ fn key(element: &Element) -> Value {
     match *element {
         Element::Locked(host) => address(host),
         Element::Proven(server) => address(server),
+        Element::Alive(mark) => json!(mark),
         Element::Peer(client, peer, transport) => concat(&[
             address(client),
             address(*peer.ip()),

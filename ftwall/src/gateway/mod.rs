@@ -39,6 +39,7 @@ mod rules_guard;
 mod rules_watch;
 pub mod service_manager;
 pub mod set_elements;
+mod sign_of_life;
 pub mod signals;
 pub mod succession;
 pub mod surroundings;

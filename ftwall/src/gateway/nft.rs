@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::nft_json::{TABLE, transaction};
+use super::nft_json::{FAMILY, TABLE, transaction};
 use super::program::{self, ProgramError};
 
 /// The program's name.
@@ -100,9 +100,15 @@ impl Listing {
         })
     }
 
+    /// Whether ftwall's own table has a set `name`.
+    pub fn has_own_set(&self, name: &str) -> bool {
+        self.objects("set")
+            .any(|set| set["family"] == FAMILY && set["table"] == TABLE && set["name"] == name)
+    }
+
     /// Whether ftwall's own table is there.
     pub fn has_ftwall(&self) -> bool {
-        self.has_table(super::nft_json::FAMILY, TABLE)
+        self.has_table(FAMILY, TABLE)
     }
 }
 

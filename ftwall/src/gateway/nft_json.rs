@@ -91,6 +91,20 @@ pub fn add_forward_chain(name: &str, priority: i32) -> Value {
     } } })
 }
 
+/// A chain the kernel enters for every packet that this machine itself sends.
+pub fn add_output_chain(name: &str, priority: i32) -> Value {
+    json!({ "add": { "chain": {
+        "family": FAMILY, "table": TABLE, "name": name,
+        "type": "filter", "hook": "output", "prio": priority, "policy": "accept",
+    } } })
+}
+
+/// Adds `key`, as the packet has it, to a set, or renews it there.
+pub fn update_set(name: &str, key: &Value, timeout: Duration) -> Value {
+    let element = expiring(key, timeout);
+    json!({ "set": { "op": "update", "elem": element, "set": format!("@{name}") } })
+}
+
 /// Empties a chain.
 pub fn flush_chain(name: &str) -> Value {
     json!({ "flush": { "chain": { "family": FAMILY, "table": TABLE, "name": name } } })

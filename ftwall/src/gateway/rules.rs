@@ -20,6 +20,7 @@ mod shapes;
 use std::fmt::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
@@ -30,9 +31,9 @@ use super::fan_out::{FanOut, QueueClass, Shards};
 use super::marks::{MarkBit, MarkField};
 use super::nft_json::{
     accept, add_chain, add_elements, add_expiring_set, add_forward_chain, add_network_set,
-    add_rule, add_table, address, clear_bits, compare, counter, ct, drop, equals, field,
-    flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_syn, masked, meta, prefix,
-    queue, set_bits,
+    add_output_chain, add_rule, add_table, address, clear_bits, compare, counter, ct, drop, equals,
+    expiring, field, flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_syn, masked,
+    meta, prefix, queue, set_bits, update_set,
 };
 use super::queue::WhenOverloaded;
 use super::xt;
@@ -46,6 +47,10 @@ pub const PEERS: &str = "peers";
 /// Set of outside addresses that have proven to be something else than peers.
 pub const PROVEN: &str = "proven";
 
+/// Set of the questions that are being answered, each as it stands in a packet's mark; see
+/// [`RuleSettings::answered_by`].
+pub const ALIVE: &str = "alive";
+
 const INSIDE: &str = "inside";
 const EXEMPT: &str = "exempt";
 const DECIDE: &str = "decide";
@@ -54,6 +59,7 @@ const SUSPECT: &str = "suspect";
 const ENQUEUE: &str = "enqueue";
 const QUEUE: &str = "queue";
 const KEEP: &str = "keep";
+const SIGNS: &str = "signs";
 
 /// Before `mangle` (-150), where the xt queue statement has to live.
 const DECIDE_PRIORITY: i32 = -160;
@@ -66,9 +72,18 @@ const LOCKED_SIZE: u32 = 1 << 17;
 const PEERS_SIZE: u32 = 1 << 20;
 /// As many as the engine holds; for others the daemon is asked.
 const PROVEN_SIZE: u32 = 1 << 16;
+/// As many as there can be workers.
+const ALIVE_SIZE: u32 = 8;
 
-/// What happens to packets for the queue while no daemon listens, except those of locked hosts and
-/// those of FastTrack's own shape, which are always dropped then.
+/// Where signs of life are addressed to on this machine: the port of RFC 863, which throws away what comes.
+pub const SIGN_PORT: u16 = 9;
+/// How long the kernel goes on asking a worker that gives no sign of life.
+pub const ALIVE_FOR: Duration = Duration::from_secs(1);
+/// The same for one that is about to start, or to be followed by another.
+pub const STARTING_FOR: Duration = Duration::from_secs(10);
+
+/// What happens to packets for the queue while no daemon listens, or one that hangs, except those of
+/// locked hosts and those of FastTrack's own shape, which are always dropped then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenDown {
     /// They are dropped: nothing undecided passes.
@@ -177,6 +192,16 @@ pub struct RuleSettings {
     pub harmless: &'static [HarmlessShape],
 }
 
+impl RuleSettings {
+    /// The mark of the packets that may pass unseen where the worker of this shard gives no sign of
+    /// life, less the bits that say nothing of the queue; none if nothing may.
+    #[must_use]
+    pub fn answered_by(&self, shard: u16) -> Option<u32> {
+        let asked = self.marks.bit(MarkBit::Payload) | self.marks.shard(shard);
+        (self.when_down == WhenDown::Pass).then_some(asked)
+    }
+}
+
 /// The commands that put the rules in place, or replace what is there, in one transaction.
 pub fn commands(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
     let mut commands = vec![add_table(), flush_table()];
@@ -184,9 +209,12 @@ pub fn commands(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
     commands.extend(chains(settings, backend));
     commands.extend(decide::rules(settings));
     commands.extend(inbound_rules(settings));
-    commands.extend(enqueue_rules(settings.marks, settings.queues));
+    commands.extend(enqueue_rules(settings));
     commands.extend(queue_rules(settings, backend));
     commands.extend(keep_rules(settings.marks));
+    if settings.when_down == WhenDown::Pass {
+        commands.push(sign_rule(settings));
+    }
     commands
 }
 
@@ -222,7 +250,17 @@ fn sets(settings: &RuleSettings) -> Vec<Value> {
         add_expiring_set(PROVEN, &json!("ipv4_addr"), PROVEN_SIZE),
         // A daemon that starts has not seen the proofs itself.
         flush_set(PROVEN),
+        add_expiring_set(ALIVE, &json!("mark"), ALIVE_SIZE),
+        flush_set(ALIVE),
     ];
+    let shards = 0..settings.queues.shards().count();
+    let alive: Vec<Value> = shards
+        .filter_map(|shard| settings.answered_by(shard))
+        .map(|mark| expiring(&json!(mark), STARTING_FOR))
+        .collect();
+    if !alive.is_empty() {
+        commands.push(add_elements(ALIVE, &alive));
+    }
     commands.extend(network_set(INSIDE, &settings.inside));
     commands.extend(network_set(EXEMPT, &settings.exempt));
     commands
@@ -249,6 +287,9 @@ fn chains(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
         add_forward_chain(DECIDE, DECIDE_PRIORITY),
         add_forward_chain(KEEP, KEEP_PRIORITY),
     ];
+    if settings.when_down == WhenDown::Pass {
+        commands.push(add_output_chain(SIGNS, DECIDE_PRIORITY));
+    }
     commands.extend(decide::CHAINS.map(add_chain));
     if settings.inbound.is_some() {
         commands.push(add_chain(INBOUND));
@@ -287,7 +328,8 @@ fn inbound_rules(settings: &RuleSettings) -> Vec<Value> {
 }
 
 /// Puts the question bits on a packet; the queue statement looks at some of them.
-fn enqueue_rules(marks: MarkField, queues: FanOut) -> Vec<Value> {
+fn enqueue_rules(settings: &RuleSettings) -> Vec<Value> {
+    let (marks, queues) = (settings.marks, settings.queues);
     let mark = meta("mark");
     let ask = |bit| set_bits(&mark, marks.bit(bit));
     let mut rules = vec![
@@ -321,7 +363,53 @@ fn enqueue_rules(marks: MarkField, queues: FanOut) -> Vec<Value> {
         ),
     ];
     rules.extend(shard_rules(marks, queues.shards()));
+    if settings.when_down == WhenDown::Pass {
+        rules.push(unanswered_rule(marks));
+    }
     rules
+}
+
+/// Takes the signs of life that workers give; see [`super::sign_of_life`]. A packet that renews an element
+/// changes nothing for others: a program that did it would, four times a second, make everybody begin anew
+/// who lists a large ruleset.
+fn sign_rule(settings: &RuleSettings) -> Value {
+    let mark = meta("mark");
+    let shards = 0..settings.queues.shards().count();
+    let marks: Vec<Value> = shards
+        .filter_map(|shard| settings.answered_by(shard))
+        .map(|mark| json!(mark))
+        .collect();
+    add_rule(
+        SIGNS,
+        "a worker comes round",
+        &[
+            equals(&field("ip", "daddr"), address(Ipv4Addr::LOCALHOST)),
+            equals(&field("udp", "dport"), SIGN_PORT),
+            compare("==", &mark, json!({ "set": marks })),
+            counter(),
+            update_set(ALIVE, &mark, ALIVE_FOR),
+            drop(),
+        ],
+    )
+}
+
+/// Lets pass what waits for a worker that hangs: the kernel itself only knows whether a queue has a
+/// listener. Suspects wait. Whoever sees the connection next sees its middle.
+fn unanswered_rule(marks: MarkField) -> Value {
+    let mark = meta("mark");
+    let is_suspect = masked(&mark, marks.bit(MarkBit::Suspect));
+    add_rule(
+        ENQUEUE,
+        "nobody answers",
+        &[
+            equals(&is_suspect, 0),
+            in_set("!=", &masked(&mark, marks.address()), ALIVE),
+            counter(),
+            clear_bits(&ct("mark"), marks.bit(MarkBit::FromStart)),
+            clear_bits(&mark, marks.mask()),
+            accept(),
+        ],
+    )
 }
 
 /// Writes the low bits of the inside host's address into the mark, one by one: together they are the
@@ -498,6 +586,18 @@ mod tests {
         rules
             .map(|rule| format!("{}\n", rule["add"]["rule"]["comment"]))
             .collect()
+    }
+
+    #[test]
+    fn only_what_may_pass_unseen_passes_a_worker_that_hangs() {
+        let order = |settings: &RuleSettings| rules_of(settings, Backend::Nft, ENQUEUE);
+        assert!(order(&settings()).ends_with("\"nobody answers\"\n"));
+        let drops = RuleSettings {
+            when_down: WhenDown::Drop,
+            ..settings()
+        };
+        assert!(!order(&drops).contains("nobody answers"));
+        assert_eq!(drops.answered_by(0), None);
     }
 
     #[test]

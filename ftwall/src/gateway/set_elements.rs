@@ -280,6 +280,8 @@ fn write_key(data: &mut AttributeWriter<'_>, element: &Element) {
         Element::Locked(address) | Element::Proven(address) => {
             data.attribute(DATA_VALUE, &address.octets());
         }
+        // Marks are numbers of the machine's own; everything else is as it travels.
+        Element::Alive(mark) => data.attribute(DATA_VALUE, &mark.to_ne_bytes()),
         Element::Peer(client, peer, transport) => {
             let [a, b] = peer.port().to_be_bytes();
             let protocol = [protocol_number(transport), 0, 0, 0];

@@ -29,6 +29,7 @@ use super::latency::Latency;
 use super::marks::{MarkBit, MarkField};
 use super::queue::{self, Answer, PacketQueue, QueuedPacket};
 use super::rules::Transport;
+use super::sign_of_life::SignOfLife;
 use super::take_over::Known;
 use crate::control::events::Statistics;
 use crate::state::{self, Fact, Kept, Recorder};
@@ -109,6 +110,8 @@ pub struct Worker {
     pub(super) interfaces: InterfaceNames,
     /// Absent once stopped: the sets go with the rules.
     pub(super) sets: Option<SetRequests>,
+    /// Absent where nothing passes without a worker.
+    pub(super) sign_of_life: Option<SignOfLife>,
     pub(super) neighbours: Neighbours,
     pub(super) events: EventSender,
     /// Absent where nothing is kept over a restart.
@@ -234,6 +237,12 @@ impl Worker {
             inbox.rounds.fetch_add(1, Ordering::Relaxed);
             let ready = self.sleep(inbox).context("waiting for packets")?;
             if ready.bell && self.answer_requests(inbox).is_break() {
+                // Whoever follows is given the time to begin.
+                if let (Some(sign), Some(sets)) = (&self.sign_of_life, &self.sets)
+                    && !sign.hand_over(sets)
+                {
+                    self.counted.set_changes_lost += 1;
+                }
                 self.sets = None;
                 return Ok(());
             }
@@ -241,6 +250,18 @@ impl Worker {
             self.take_packets(BATCH, ready);
             self.see_to_time();
             self.drain();
+            self.give_sign_of_life();
+        }
+    }
+
+    /// Only between two rounds: a worker that hangs gives none.
+    fn give_sign_of_life(&mut self) {
+        let now = self.clock.now();
+        let (Some(sign), Some(sets)) = (&mut self.sign_of_life, &self.sets) else {
+            return;
+        };
+        if sign.due() <= now && !sign.give(now, sets) {
+            self.counted.set_changes_lost += 1;
         }
     }
 
@@ -283,7 +304,11 @@ impl Worker {
         if now.saturating_since(self.served) < self.busy_poll {
             return Duration::ZERO;
         }
-        let due = self.engine.poll_timeout();
+        let sign = self.sign_of_life.as_ref().map(SignOfLife::due);
+        let due = [self.engine.poll_timeout(), sign]
+            .into_iter()
+            .flatten()
+            .min();
         let wanted = due.map(|due| due.saturating_since(now));
         wanted.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
     }

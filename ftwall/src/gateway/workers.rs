@@ -272,6 +272,7 @@ mod tests {
             injector: None,
             interfaces: InterfaceNames::default(),
             sets: None,
+            sign_of_life: None,
             neighbours,
             events: log.sender(),
             recorder: None,

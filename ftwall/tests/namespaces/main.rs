@@ -3,6 +3,7 @@
 
 mod events;
 mod firewalls;
+mod hang;
 mod harness;
 mod limits;
 #[cfg(feature = "http")]

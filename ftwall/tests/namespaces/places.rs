@@ -1,5 +1,8 @@
 //! Policies by interface and hardware address, against a real kernel.
 
+use std::io::{ErrorKind, Read as _};
+use std::net::TcpStream;
+
 use super::harness::{Daemon, in_namespaces, run, wait_for, words};
 use super::network::{at, build_network, ip, udp};
 use super::operations::{CONFIG, is_locked_in_kernel, ping, said, write};
@@ -71,6 +74,41 @@ fn policies_tell_hosts_apart(reader: &str) -> bool {
     assert_eq!(event["ftwall"]["client"], "10.77.1.1");
     assert_eq!(daemon.end("TERM").code(), Some(0));
     true
+}
+
+/// A daemon with these further settings between a client, which it has locked, and a guest, of whom it knows
+/// nothing. None where this machine cannot queue.
+pub(crate) fn daemon_beside_a_guest(settings: &str) -> Option<Daemon> {
+    build_network();
+    add_guest();
+    write(&format!(
+        "inside = [\"10.77.0.0/16\", \"10.78.0.0/16\"]\n{settings}"
+    ));
+    let mut daemon = at("gw", || Daemon::start(&["--config", CONFIG]))?;
+    ping(&udp("client", "10.77.1.1:2301"));
+    daemon.wait_event("client.locked");
+    wait_for("the kernel to know the lock", || {
+        is_locked_in_kernel("10.77.1.1")
+    });
+    Some(daemon)
+}
+
+/// Takes away what [`daemon_beside_a_guest`] stands in.
+pub(crate) fn remove_nodes() {
+    for node in ["client", "guest", "gw", "out"] {
+        ip(&["netns", "delete", node]);
+    }
+}
+
+/// Whether anything comes before patience ends.
+pub(crate) fn hears(mut stream: &TcpStream) -> bool {
+    match stream.read(&mut [0; 16]) {
+        Ok(len) => len > 0,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+            false
+        }
+    }
 }
 
 /// guest (10.78.1.1) -- guest0, a second interface of the gateway's.

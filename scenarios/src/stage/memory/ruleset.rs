@@ -102,6 +102,8 @@ struct Chain {
     name: String,
     /// Priority among the chains of the hook; none for chains that rules jump to.
     priority: Option<i64>,
+    /// Met by the gateway's own packets only: its rules are not kept.
+    is_elsewhere: bool,
     drops_by_policy: bool,
     rules: Vec<Rule>,
 }
@@ -275,6 +277,7 @@ impl Ruleset {
                     self.sort_entrances();
                 }
             }
+            Command::Elsewhere => {}
             Command::FlushChain(chain) => self.chains[chain].rules.clear(),
             Command::AddRule { chain, rule } => self.chains[chain].rules.push(rule),
             Command::AddSet(set) => {

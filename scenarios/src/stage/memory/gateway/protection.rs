@@ -12,7 +12,7 @@ use ftwall::gateway::backend::Backend;
 use ftwall::gateway::daemon::RunSettings;
 use ftwall::gateway::fan_out;
 use ftwall::gateway::inject;
-use ftwall::gateway::kernel_sets::{self, Batch};
+use ftwall::gateway::kernel_sets::{self, Batch, Element};
 use ftwall::gateway::queue::Answer;
 use ftwall::gateway::rules::WhenDown;
 use ftwall::gateway::{rules, worker};
@@ -22,7 +22,7 @@ use lab::presets::Office;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::super::ruleset::{Passage, Ruleset, Station};
+use super::super::ruleset::{Passage, Ruleset, RulesetError, Station};
 use super::Counts;
 
 /// Where virtual time begins in the daemon's calendar: 4 July 2003, 00:00 UTC.
@@ -31,6 +31,9 @@ pub const EPOCH: Duration = Duration::from_secs(1_057_276_800);
 /// How long the kernel takes at least and at most to change a set, in microseconds. Of real changes half
 /// take less than 25 us, and one in a hundred more than 175 us.
 const WRITE_US: (f64, f64) = (10.0, 5_000.0);
+
+/// Longer than any scenario.
+const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
 /// Addresses the daemon would find around a real gateway, and never block.
 const SURROUNDINGS: [Ipv4Addr; 4] = [
@@ -172,6 +175,7 @@ impl Protection {
         self.rules
             .apply(now, &rules::commands(rules, Backend::Nft))
             .context("the virtual kernel refused ftwall's rules")?;
+        self.show_life(now, FOR_EVER)?;
         let shards = self.settings.rules.queues.shards();
         let mut engines: Vec<Engine> = (0..shards.count())
             .map(|_| Engine::new(self.settings.engine.clone(), self.rng.random()))
@@ -222,7 +226,21 @@ impl Protection {
 
     pub(super) fn kill(&mut self, now: Duration) {
         self.settle(now);
-        self.daemon = None;
+        if self.daemon.take().is_some() {
+            self.show_life(now, rules::ALIVE_FOR)
+                .expect("the rules are there as long as the daemon");
+        }
+    }
+
+    /// Stands for the signs of life that workers give, until the last of them has run out.
+    fn show_life(&mut self, now: Duration, lasts: Duration) -> Result<(), RulesetError> {
+        let rules = &self.settings.rules;
+        let shards = 0..rules.queues.shards().count();
+        let marks = shards.filter_map(|shard| rules.answered_by(shard));
+        let signs: Batch = marks
+            .map(|mark| (Element::Alive(mark), Some(lasts)))
+            .collect();
+        self.rules.apply(now, &kernel_sets::commands(&signs))
     }
 
     pub(super) fn stop(&mut self, now: Duration) {

@@ -20,12 +20,20 @@ pub(super) enum Command {
     AddTable,
     FlushTable,
     DeleteTable,
+    /// About packets that nobody forwards: the gateway's own.
+    Elsewhere,
     AddChain(Chain),
     FlushChain(usize),
-    AddRule { chain: usize, rule: Rule },
+    AddRule {
+        chain: usize,
+        rule: Rule,
+    },
     AddSet(Set),
     FlushSet(usize),
-    ChangeElements { set: usize, changes: Vec<Change> },
+    ChangeElements {
+        set: usize,
+        changes: Vec<Change>,
+    },
 }
 
 /// Whether a command only adds elements to sets or deletes them.
@@ -47,10 +55,15 @@ pub(super) fn command(
         ("delete", "table") => Command::DeleteTable,
         ("add", "chain") => Command::AddChain(chain(object)?),
         ("flush", "chain") => Command::FlushChain(chain_number(chains, name()?)?),
-        ("add", "rule") => Command::AddRule {
-            chain: chain_number(chains, text(object, "chain")?)?,
-            rule: rule(object, chains, sets)?,
-        },
+        ("add", "rule") => {
+            let chain = chain_number(chains, text(object, "chain")?)?;
+            if chains[chain].is_elsewhere {
+                Command::Elsewhere
+            } else {
+                let rule = rule(object, chains, sets)?;
+                Command::AddRule { chain, rule }
+            }
+        }
         ("add", "set") => Command::AddSet(new_set(object)?),
         ("flush", "set") => Command::FlushSet(set_number(sets, name()?)?),
         ("add" | "delete", "element") => {
@@ -122,8 +135,9 @@ fn set_number(sets: &[Set], name: &str) -> Result<usize, RulesetError> {
 }
 
 fn chain(object: &Map<String, Value>) -> Result<Chain, RulesetError> {
+    let is_elsewhere = object.get("hook").is_some_and(|hook| hook == "output");
     let priority = match object.get("hook").map(Value::as_str) {
-        None => None,
+        None | Some(Some("output")) => None,
         Some(Some("forward")) if object.get("type").is_some_and(|kind| kind == "filter") => {
             let priority = object.get("prio").and_then(Value::as_i64);
             Some(priority.ok_or_else(|| missing("number named", "prio"))?)
@@ -133,6 +147,7 @@ fn chain(object: &Map<String, Value>) -> Result<Chain, RulesetError> {
     Ok(Chain {
         name: text(object, "name")?.to_owned(),
         priority,
+        is_elsewhere,
         drops_by_policy: object.get("policy").is_some_and(|policy| policy == "drop"),
         rules: Vec::new(),
     })
@@ -176,6 +191,7 @@ fn field_type(name: &Value) -> Result<Field, RulesetError> {
         Some("ipv4_addr") => Ok(Field::Address),
         Some("inet_proto") => Ok(Field::Protocol),
         Some("inet_service") => Ok(Field::Port),
+        Some("mark") => Ok(Field::Mark),
         _ => Err(unknown("the type", name)),
     }
 }
@@ -226,7 +242,7 @@ impl Field {
         match self {
             Field::Address => Kind::Address,
             Field::Protocol => Kind::Protocol,
-            Field::Port => Kind::Number,
+            Field::Port | Field::Mark => Kind::Number,
         }
     }
 }

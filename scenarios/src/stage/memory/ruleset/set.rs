@@ -17,6 +17,7 @@ pub(super) enum Field {
     Address,
     Protocol,
     Port,
+    Mark,
 }
 
 /// A named set.
