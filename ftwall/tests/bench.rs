@@ -103,6 +103,54 @@ fn assert_queueing(summary: &Value) {
 }
 
 #[test]
+fn floods_are_answered_and_bounded_in_memory() {
+    if !namespaces_work("floods_are_answered_and_bounded_in_memory") {
+        return;
+    }
+    let json = scratch("floods.json");
+    let file = json.display().to_string();
+    let output = ftwall(&["bench", "--floods", "--quick", "--json", &file]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    let mut lines = table.lines().filter(|line| !line.starts_with("json:"));
+    assert!(lines.all(|line| line.chars().count() <= 80), "{table}");
+
+    let report: Value = serde_json::from_str(&fs::read_to_string(json).expect("it was written"))
+        .expect("it is JSON");
+    let floods = report["floods"].as_array().expect("a list");
+    // Seven floods, two configurations.
+    assert_eq!(floods.len(), 14, "{table}");
+    for flooding in floods {
+        let median = |name: &str| flooding["values"][name]["median"].as_f64();
+        assert!(median("sent_per_second") > Some(0.0), "{flooding}");
+        let memory = median("daemon_most_memory_mebibytes");
+        if flooding["configuration"] == "ftwall" {
+            assert!(
+                memory.is_some_and(|most| most < MOST_MEBIBYTES),
+                "{flooding}"
+            );
+        } else {
+            assert_eq!(memory, None, "{flooding}");
+        }
+    }
+    let queued = |flood: &str| {
+        let is_it = |one: &&Value| one["flood"] == flood && one["configuration"] == "ftwall";
+        let values = &floods.iter().find(is_it).expect("it was listed")["values"];
+        values["queued_per_second"]["median"].as_f64()
+    };
+    // Where the kernel counts: what is new is for the daemon to see, what never comes whole is for nobody.
+    if let Some(seen) = queued("new_flows") {
+        assert!(seen > 0.0, "{table}");
+        assert!(
+            queued("fragments").is_some_and(|seen| seen < 1_500.0),
+            "{table}"
+        );
+    }
+}
+
+/// What the unit allows a daemon, whatever it is flooded with.
+const MOST_MEBIBYTES: f64 = 1024.0;
+
+#[test]
 fn the_ends_of_a_bench_refuse_to_run_outside_a_capsule() {
     let output = Command::new(env!("CARGO_BIN_EXE_ftwall"))
         .args(["bench-end", "datagram-sink", "27015"])

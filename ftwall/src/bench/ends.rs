@@ -5,6 +5,7 @@
 
 mod datagrams;
 mod exchange;
+mod flood;
 mod queue_all;
 mod storm;
 mod stream;
@@ -23,6 +24,7 @@ pub use queue_all::Queued;
 pub use storm::Stormed;
 pub use stream::Streamed;
 
+use super::floods::Flood;
 use crate::control::values::parse_duration;
 use crate::gateway::queue::QueueReader;
 
@@ -108,6 +110,20 @@ pub enum End {
         #[arg(value_parser = parse_duration)]
         lasting: Duration,
     },
+    /// Flood the gateway
+    Flood {
+        /// With what
+        flood: Flood,
+        /// Own address
+        from: Ipv4Addr,
+        /// How much a second
+        rate: u32,
+        /// For how long
+        #[arg(value_parser = parse_duration)]
+        lasting: Duration,
+    },
+    /// Take connections that never come to a point
+    Drain,
     /// Accept every packet of a queue
     QueueAll {
         /// Number of the queue
@@ -162,6 +178,13 @@ impl End {
                 rate,
                 lasting,
             } => say(&storm::dial(from, rate, lasting)?),
+            Self::Flood {
+                flood,
+                from,
+                rate,
+                lasting,
+            } => say(&flood::send(flood, from, rate, lasting)?),
+            Self::Drain => flood::drain(),
             Self::QueueAll { queue, reader } => say(&queue_all::serve(queue, reader)?),
         }
     }

@@ -187,9 +187,9 @@ impl Generator {
 }
 
 /// The host that is locked; `client1` is clean.
-const CLIENT2: &str = "10.77.1.2";
+pub(super) const CLIENT2: &str = "10.77.1.2";
 
-fn text(lasting: Duration) -> String {
+pub(super) fn text(lasting: Duration) -> String {
     format!("{}ms", lasting.as_millis())
 }
 
@@ -274,7 +274,7 @@ fn standings(gateway: &Gateway) -> anyhow::Result<Vec<Standing>> {
 }
 
 /// Packets that all queues have handed over; nothing where the kernel does not say.
-fn queued_packets(gateway: &Gateway) -> anyhow::Result<Option<u64>> {
+pub(super) fn queued_packets(gateway: &Gateway) -> anyhow::Result<Option<u64>> {
     let queued = standings(gateway)?.into_iter().map(|one| one.queued);
     Ok(queued.reduce(|sum, queued| sum + queued))
 }
@@ -309,6 +309,13 @@ pub(super) fn flood(
     Ok(())
 }
 
+/// Pings every peer that storms go to; where there is a daemon, until the client is locked.
+pub(super) fn lock_client(gateway: &Gateway, running: &Running<'_>) -> anyhow::Result<()> {
+    let taught = [&["pings", CLIENT2], TEACHING].concat();
+    let _: Stormed = gateway.say("client2", &taught)?;
+    running.wait_locked()
+}
+
 /// Times of the web of a clean host, first alone, then beside a client that storms. Where there is a
 /// daemon the client is locked before; without that nothing is measured.
 fn web_beside(
@@ -319,9 +326,7 @@ fn web_beside(
     values: &mut Values,
 ) -> anyhow::Result<()> {
     let _server = gateway.listen("out", &["server", "http"])?;
-    let taught = [&["pings", CLIENT2], TEACHING].concat();
-    let _: Stormed = gateway.say("client2", &taught)?;
-    running.wait_locked()?;
+    lock_client(gateway, running)?;
     let quiet = exchange(gateway, Style::Http, lasting, PACED)?;
     values.insert("quiet_p50_microseconds".into(), quiet.latencies.p50);
     values.insert("quiet_p99_microseconds".into(), quiet.latencies.p99);
@@ -345,11 +350,11 @@ fn web_beside(
 }
 
 /// A thousand connections a second at most: the web of an office, not another flood.
-const PACED: &[&str] = &["--interval", "1ms"];
+pub(super) const PACED: &[&str] = &["--interval", "1ms"];
 
 /// What was lost on the way so far, by cause: queues and their sockets' buffers (where the kernel tells),
 /// interfaces of the gateway, sockets outside.
-fn losses(gateway: &Gateway) -> anyhow::Result<Values> {
+pub(super) fn losses(gateway: &Gateway) -> anyhow::Result<Values> {
     let mut values = Values::new();
     for Standing { losses, .. } in standings(gateway)? {
         *values.entry("lost_queue_full".into()).or_default() += losses.queue_full as f64;
@@ -367,7 +372,7 @@ fn losses(gateway: &Gateway) -> anyhow::Result<Values> {
 }
 
 /// What was lost between two looks.
-fn lost_between(before: &Values, after: Values) -> impl Iterator<Item = (String, f64)> {
+pub(super) fn lost_between(before: &Values, after: Values) -> impl Iterator<Item = (String, f64)> {
     let before = before.clone();
     after.into_iter().map(move |(cause, lost)| {
         let earlier = before.get(&cause).copied().unwrap_or(0.0);

@@ -16,6 +16,7 @@
 mod clock;
 mod configuration;
 pub mod ends;
+mod floods;
 mod load;
 mod office;
 pub mod options;
@@ -35,6 +36,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lab::capsule::Capsule;
 
 pub use configuration::Configuration;
+pub use floods::{Flood, Flooding};
 pub use load::Load;
 pub use options::{BenchArgs, Generators, Options};
 pub use report::{Measurement, Report};
@@ -88,6 +90,10 @@ fn measure_inside(options: &str) -> anyhow::Result<Report> {
     let mut report = Report::of(&options);
     if options.scaling {
         report.scaling = scaling::measure(&options)?;
+        return Ok(report);
+    }
+    if options.floods {
+        report.floods = floods::measure(&options)?;
         return Ok(report);
     }
     let progress = progress(steps(&options));

@@ -204,6 +204,17 @@ impl Running<'_> {
         Ok(self.processor_seconds()? - self.processor_seconds)
     }
 
+    /// The most memory its process has held so far, in KiB; nothing without a process.
+    pub(super) fn most_memory(&self) -> anyhow::Result<Option<u64>> {
+        let Some(process) = &self.process else {
+            return Ok(None);
+        };
+        let file = format!("/proc/{}/status", process.id());
+        let status = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+        let most = most_memory_in(&status).with_context(|| format!("{file} has another shape"))?;
+        Ok(Some(most))
+    }
+
     /// Waits until the daemon has locked a host, where there is a daemon. Without it nothing is
     /// measured of a locked host.
     pub(super) fn wait_locked(&self) -> anyhow::Result<()> {
@@ -297,6 +308,14 @@ fn ticks_in(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// Peak of the resident set (proc(5), `VmHWM`), in KiB.
+fn most_memory_in(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,5 +325,12 @@ mod tests {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 40 0 0 20 0 1 0 300";
         assert_eq!(ticks_in(stat), Some(290));
         assert_eq!(ticks_in("7 (cut"), None);
+    }
+
+    #[test]
+    fn the_most_memory_is_read_off_its_line() {
+        let status = "VmPeak:\t   9000 kB\nVmHWM:\t    8212 kB\nVmRSS:\t    7000 kB\n";
+        assert_eq!(most_memory_in(status), Some(8212));
+        assert_eq!(most_memory_in("Name:\tftwall\n"), None);
     }
 }

@@ -30,6 +30,9 @@ pub struct BenchArgs {
     /// Measure how the numbers change with hosts and learned peers instead
     #[arg(long, conflicts_with = "only")]
     scaling: bool,
+    /// Measure what floods from inside do to the web of another host instead
+    #[arg(long, conflicts_with_all = ["only", "scaling", "plot"])]
+    floods: bool,
     /// Write everything that was measured to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -64,6 +67,8 @@ pub struct Options {
     pub generators: Generators,
     /// Curves over hosts and peers instead.
     pub scaling: bool,
+    /// Floods from inside instead.
+    pub floods: bool,
     /// Less of everything.
     pub quick: bool,
 }
@@ -88,6 +93,7 @@ impl BenchArgs {
             loads,
             generators: self.generators,
             scaling: self.scaling,
+            floods: self.floods,
             quick: self.quick,
         }
     }

@@ -7,6 +7,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 
 use super::configuration::Configuration;
+use super::floods::Flooding;
 use super::load::Load;
 use super::options::Options;
 use super::scaling::Point;
@@ -41,6 +42,8 @@ pub struct Report {
     pub raw: Vec<Measurement>,
     /// Curves over hosts and peers.
     pub scaling: Vec<Point>,
+    /// Floods from inside.
+    pub floods: Vec<Flooding>,
 }
 
 /// One measurement.
@@ -110,6 +113,7 @@ impl Report {
             summary: BTreeMap::new(),
             raw: Vec::new(),
             scaling: Vec::new(),
+            floods: Vec::new(),
         }
     }
 
@@ -201,6 +205,7 @@ pub(super) mod tests {
             loads: vec![Load::TcpStream, Load::ResetStorm],
             generators: Generators::Own,
             scaling: false,
+            floods: false,
             quick: false,
         };
         let mut report = Report::of(&options);

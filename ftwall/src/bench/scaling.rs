@@ -79,7 +79,7 @@ fn measure_point(hosts: u32, peers: u32, options: &Options) -> anyhow::Result<[P
         configuration,
         hosts,
         peers,
-        values: spreads(rows),
+        values: Spread::by_name(rows),
     };
     Ok([
         point(Configuration::None, &off),
@@ -107,15 +107,6 @@ fn measure_once(gateway: &Gateway, hosts: u32, lasting: Duration) -> anyhow::Res
     values.insert("p50_microseconds".into(), latencies.p50);
     values.insert("p99_microseconds".into(), latencies.p99);
     Ok(values)
-}
-
-fn spreads(rows: &[Values]) -> std::collections::BTreeMap<String, Spread> {
-    let names = rows.iter().flat_map(Values::keys);
-    let spread = |name: &String| {
-        let numbers = rows.iter().filter_map(|row| row.get(name).copied());
-        Some((name.clone(), Spread::of(numbers)?))
-    };
-    names.filter_map(spread).collect()
 }
 
 /// Puts the rules in place and fills the kernel's set; the daemon then takes over what it finds.

@@ -1,5 +1,6 @@
 //! Medians and spreads. Few numbers, and no assumption about how they are distributed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,17 @@ impl Spread {
             least,
             most,
         })
+    }
+
+    /// Of each name that any of the rows has.
+    #[must_use]
+    pub fn by_name(rows: &[BTreeMap<String, f64>]) -> BTreeMap<String, Self> {
+        let names = rows.iter().flat_map(BTreeMap::keys);
+        let spread = |name: &String| {
+            let numbers = rows.iter().filter_map(|row| row.get(name).copied());
+            Some((name.clone(), Self::of(numbers)?))
+        };
+        names.filter_map(spread).collect()
     }
 }
 

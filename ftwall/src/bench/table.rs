@@ -49,6 +49,9 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     if report.options.scaling {
         return super::scaling::write_table(text, &report.scaling);
     }
+    if report.options.floods {
+        return super::floods::write_table(text, &report.floods);
+    }
     for (load, generator) in &report.generators {
         writeln!(text, "traffic of {load}: {generator}")?;
     }

@@ -20,7 +20,7 @@ pub struct Stormed {
 }
 
 /// giFT's ping.
-const PING: &[u8] = b"\x27\0\0\0\x29\x80KaZaA\0";
+pub(super) const PING: &[u8] = b"\x27\0\0\0\x29\x80KaZaA\0";
 /// A usual size of a client's cache.
 const PEERS: u64 = 200;
 /// Where the client listens.
@@ -55,7 +55,8 @@ pub(super) fn dial(from: Ipv4Addr, rate: u32, lasting: Duration) -> anyhow::Resu
     })
 }
 
-fn storm(
+/// Sends at a rate; counts what `send` says was sent.
+pub(super) fn storm(
     rate: u32,
     lasting: Duration,
     mut send: impl FnMut(u64) -> bool,
