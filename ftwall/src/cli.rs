@@ -196,7 +196,7 @@ pub struct RuleArgs {
     /// [default: pass]
     #[arg(long, value_enum)]
     when_down: Option<WhenDownArg>,
-    /// What to do with undecided packets that find a queue full; those of locked hosts are dropped anyway
+    /// What to do with undecided packets that find a queue full, or that are too many of one host; those of locked hosts are dropped anyway
     /// [default: drop]
     #[arg(long, value_enum)]
     when_overloaded: Option<WhenOverloadedArg>,

@@ -224,7 +224,7 @@ settings! {
     mark_bit: u8 = 24;
     /// What to do with undecided packets while no daemon runs, or one has hung for a second; those of locked hosts wait or are dropped anyway.
     when_down: Text<WhenDown> = Text(WhenDown::Pass);
-    /// What to do with undecided packets that find a queue full; those of locked hosts are dropped anyway.
+    /// What to do with undecided packets that find a queue full, or that are too many of one host; those of locked hosts are dropped anyway.
     when_overloaded: Text<WhenOverloaded> = Text(WhenOverloaded::default());
     /// Whether connections from outside to hosts inside are dropped.
     block_inbound: bool = false;

@@ -175,8 +175,10 @@ pub fn apply_with(
     let mut commands = rules::commands(settings, backend);
     // nft gives a set that rules change the flag `dynamic`, which its JSON has no word for, and then refuses
     // to add it again without.
-    if before.has_own_set(rules::ALIVE) {
-        commands.retain(|command| command["add"]["set"]["name"] != rules::ALIVE);
+    for name in rules::CHANGED_BY_RULES {
+        if before.has_own_set(name) {
+            commands.retain(|command| command["add"]["set"]["name"] != name);
+        }
     }
     commands.extend(memory(backend, &before));
     commands.extend(elements);

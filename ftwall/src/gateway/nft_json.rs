@@ -105,6 +105,14 @@ pub fn update_set(name: &str, key: &Value, timeout: Duration) -> Value {
     json!({ "set": { "op": "update", "elem": element, "set": format!("@{name}") } })
 }
 
+/// Holds where `key`, as the packet has it, has had more than its share: so many packets a second, and
+/// `burst` at once. Set `name` remembers it for `timeout` after the last.
+pub fn is_over(name: &str, key: &Value, [rate, burst]: [u32; 2], timeout: Duration) -> Value {
+    let element = expiring(key, timeout);
+    let limit = json!({ "limit": { "rate": rate, "per": "second", "burst": burst, "inv": true } });
+    json!({ "set": { "op": "update", "elem": element, "set": format!("@{name}"), "stmt": [limit] } })
+}
+
 /// Empties a chain.
 pub fn flush_chain(name: &str) -> Value {
     json!({ "flush": { "chain": { "family": FAMILY, "table": TABLE, "name": name } } })

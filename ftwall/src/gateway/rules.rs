@@ -32,8 +32,8 @@ use super::marks::{MarkBit, MarkField};
 use super::nft_json::{
     accept, add_chain, add_elements, add_expiring_set, add_forward_chain, add_network_set,
     add_output_chain, add_rule, add_table, address, clear_bits, compare, counter, ct, drop, equals,
-    expiring, field, flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_syn, masked,
-    meta, prefix, queue, set_bits, update_set,
+    expiring, field, flush_chain, flush_set, flush_table, goto, has_bits, in_set, is_over, is_syn,
+    masked, meta, prefix, queue, set_bits, update_set,
 };
 use super::queue::WhenOverloaded;
 use super::xt;
@@ -55,10 +55,15 @@ const INSIDE: &str = "inside";
 const EXEMPT: &str = "exempt";
 const DECIDE: &str = "decide";
 const INBOUND: &str = "inbound";
+/// Set of inside hosts that are asking the daemon something, and how often they did of late.
+const BUDGETS: &str = "budgets";
+/// Sets that rules change from packets.
+pub(super) const CHANGED_BY_RULES: [&str; 2] = [ALIVE, BUDGETS];
 const SUSPECT: &str = "suspect";
 const ENQUEUE: &str = "enqueue";
 const QUEUE: &str = "queue";
 const KEEP: &str = "keep";
+const FLOODED: &str = "flooded";
 const SIGNS: &str = "signs";
 
 /// Before `mangle` (-150), where the xt queue statement has to live.
@@ -74,6 +79,14 @@ const PEERS_SIZE: u32 = 1 << 20;
 const PROVEN_SIZE: u32 = 1 << 16;
 /// As many as there can be workers.
 const ALIVE_SIZE: u32 = 8;
+
+/// As many as the hosts of an inside network of sixteen bits.
+const BUDGETS_SIZE: u32 = 1 << 16;
+/// Packets a second, and at once, that the daemon is asked about for one inside host: a tenth of what it can
+/// answer, and less than a queue has room for, so that a host that floods does not speak for the others.
+const BUDGET: [u32; 2] = [10_000, 2_000];
+/// The kernel forgets a host that asks nothing for so long.
+const BUDGET_LASTS: Duration = Duration::from_secs(10);
 
 /// Where signs of life are addressed to on this machine: the port of RFC 863, which throws away what comes.
 pub const SIGN_PORT: u16 = 9;
@@ -178,7 +191,7 @@ pub struct RuleSettings {
     pub marks: MarkField,
     /// What to do without a daemon.
     pub when_down: WhenDown,
-    /// What to do with packets that find a queue full.
+    /// What to do with packets that find a queue full, or that are too many of one host.
     pub when_overloaded: WhenOverloaded,
     /// Queue all UDP of locked hosts.
     pub strict: bool,
@@ -252,6 +265,7 @@ fn sets(settings: &RuleSettings) -> Vec<Value> {
         flush_set(PROVEN),
         add_expiring_set(ALIVE, &json!("mark"), ALIVE_SIZE),
         flush_set(ALIVE),
+        add_expiring_set(BUDGETS, &json!("ipv4_addr"), BUDGETS_SIZE),
     ];
     let shards = 0..settings.queues.shards().count();
     let alive: Vec<Value> = shards
@@ -284,6 +298,7 @@ fn chains(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
     let mut commands = vec![
         add_chain(ENQUEUE),
         add_chain(SUSPECT),
+        add_chain(FLOODED),
         add_forward_chain(DECIDE, DECIDE_PRIORITY),
         add_forward_chain(KEEP, KEEP_PRIORITY),
     ];
@@ -363,6 +378,7 @@ fn enqueue_rules(settings: &RuleSettings) -> Vec<Value> {
         ),
     ];
     rules.extend(shard_rules(marks, queues.shards()));
+    rules.extend(budget_rules(settings));
     if settings.when_down == WhenDown::Pass {
         rules.push(unanswered_rule(marks));
     }
@@ -393,23 +409,68 @@ fn sign_rule(settings: &RuleSettings) -> Value {
     )
 }
 
+/// Keeps one inside host from filling a queue that others wait in. A host that the set has no room for is
+/// not held to anything.
+fn budget_rules(settings: &RuleSettings) -> Vec<Value> {
+    let marks = settings.marks;
+    let is_over = |host: &Value| is_over(BUDGETS, host, BUDGET, BUDGET_LASTS);
+    let mut rules = vec![
+        add_rule(
+            ENQUEUE,
+            "too much from a host",
+            &[
+                in_set("==", &source(), INSIDE),
+                is_over(&source()),
+                goto(FLOODED),
+            ],
+        ),
+        add_rule(
+            ENQUEUE,
+            "too much for a host",
+            &[
+                in_set("!=", &source(), INSIDE),
+                is_over(&destination()),
+                goto(FLOODED),
+            ],
+        ),
+    ];
+    let refuse = [counter(), drop()];
+    if settings.when_overloaded == WhenOverloaded::Drop {
+        rules.push(add_rule(FLOODED, "no queue has room", &refuse));
+        return rules;
+    }
+    let is_suspect = has_bits(&meta("mark"), marks.bit(MarkBit::Suspect));
+    let [counted, dropped] = refuse;
+    rules.push(add_rule(
+        FLOODED,
+        "no queue has room for a suspect",
+        &[is_suspect, counted, dropped],
+    ));
+    rules.push(add_rule(FLOODED, "no queue has room", &pass_unseen(marks)));
+    rules
+}
+
+/// Whoever sees the connection next sees its middle.
+fn pass_unseen(marks: MarkField) -> [Value; 4] {
+    [
+        counter(),
+        clear_bits(&ct("mark"), marks.bit(MarkBit::FromStart)),
+        clear_bits(&meta("mark"), marks.mask()),
+        accept(),
+    ]
+}
+
 /// Lets pass what waits for a worker that hangs: the kernel itself only knows whether a queue has a
-/// listener. Suspects wait. Whoever sees the connection next sees its middle.
+/// listener. Suspects wait.
 fn unanswered_rule(marks: MarkField) -> Value {
     let mark = meta("mark");
     let is_suspect = masked(&mark, marks.bit(MarkBit::Suspect));
-    add_rule(
-        ENQUEUE,
-        "nobody answers",
-        &[
-            equals(&is_suspect, 0),
-            in_set("!=", &masked(&mark, marks.address()), ALIVE),
-            counter(),
-            clear_bits(&ct("mark"), marks.bit(MarkBit::FromStart)),
-            clear_bits(&mark, marks.mask()),
-            accept(),
-        ],
-    )
+    let tests = [
+        equals(&is_suspect, 0),
+        in_set("!=", &masked(&mark, marks.address()), ALIVE),
+    ];
+    let rule = [&tests[..], &pass_unseen(marks)].concat();
+    add_rule(ENQUEUE, "nobody answers", &rule)
 }
 
 /// Writes the low bits of the inside host's address into the mark, one by one: together they are the

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::harness::{Daemon, in_namespaces, run, wait_for, words};
 use super::network::{at, dial, heard, udp};
 use super::operations::{PEER, ping};
-use super::places::{daemon_beside_a_guest, hears, remove_nodes};
+use super::places::{counted, daemon_beside_a_guest, hears, remove_nodes};
 
 const SERVER: &str = "203.0.113.5:80";
 /// Several times as long as the kernel believes a daemon that gives no sign of life, and as TCP waits
@@ -81,18 +81,4 @@ fn assert_hang(mut daemon: Daemon, passes: bool) {
 /// Packets that passed since nobody answered, if there is a rule that lets them.
 fn unseen() -> Option<u64> {
     counted("enqueue", "nobody answers")
-}
-
-/// Packets that met the rule with this comment, if there is one.
-fn counted(chain: &str, comment: &str) -> Option<u64> {
-    let list = ["list", "chain", "inet", "ftwall", chain];
-    let chain = at("gw", || run("nft", &list));
-    let chain = words(&chain.stdout);
-    let rule = chain.lines().find(|line| line.contains(comment))?;
-    let (_, counted) = rule.split_once("counter packets ").expect("it counts");
-    let packets = counted
-        .split(' ')
-        .next()
-        .and_then(|packets| packets.parse().ok());
-    Some(packets.expect("a number"))
 }

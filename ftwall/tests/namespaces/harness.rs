@@ -198,15 +198,21 @@ pub(crate) fn feed(program: &str, arguments: &[&str], input: &str) {
     );
 }
 
-/// Every packet filter rule in this namespace, without counters.
+/// Every packet filter rule in this namespace, without counters and without signs of life, the elements that
+/// come and go by themselves.
 pub(crate) fn ruleset() -> String {
     let nft = run("nft", &["-s", "list", "ruleset"]);
     assert!(nft.status.success(), "{}", words(&nft.stderr));
+    let nft = words(&nft.stdout);
+    let lasting = nft.lines().filter(|line| !line.contains("elements = { 0x"));
     let legacy = run("iptables-legacy", &["-t", "mangle", "-S"]);
     let legacy = words(&legacy.stdout);
     // What an untouched table says; the table itself cannot be taken out of a kernel again.
     let rules = legacy.lines().filter(|line| !line.starts_with("-P "));
-    words(&nft.stdout) + &rules.map(|rule| format!("{rule}\n")).collect::<String>()
+    lasting
+        .chain(rules)
+        .map(|rule| format!("{rule}\n"))
+        .collect()
 }
 
 pub(crate) fn words(bytes: &[u8]) -> String {

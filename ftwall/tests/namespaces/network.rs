@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 use super::harness::{PATIENCE, run, words};
 
@@ -97,6 +98,16 @@ pub(crate) fn heard(peer: &UdpSocket) -> usize {
 pub(crate) fn dial(address: &str) -> std::io::Result<TcpStream> {
     let address = address.parse().expect("a literal");
     TcpStream::connect_timeout(&address, Duration::from_millis(500))
+}
+
+/// Dials from one of a node's addresses.
+pub(crate) fn dial_from(source: &str, address: &str) -> std::io::Result<TcpStream> {
+    let source: Ipv4Addr = source.parse().expect("a literal");
+    let address: SocketAddrV4 = address.parse().expect("a literal");
+    let dialed = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&dialed, &SocketAddrV4::new(source, 0))?;
+    connect(&dialed, &address)?;
+    Ok(TcpStream::from(dialed))
 }
 
 /// A page of a web server outside, as the client gets it.

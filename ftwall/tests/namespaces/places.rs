@@ -111,6 +111,20 @@ pub(crate) fn hears(mut stream: &TcpStream) -> bool {
     }
 }
 
+/// Packets that met the rule with this comment, if there is one.
+pub(crate) fn counted(chain: &str, comment: &str) -> Option<u64> {
+    let list = ["list", "chain", "inet", "ftwall", chain];
+    let chain = at("gw", || run("nft", &list));
+    let chain = words(&chain.stdout);
+    let rule = chain.lines().find(|line| line.contains(comment))?;
+    let (_, counted) = rule.split_once("counter packets ").expect("it counts");
+    let packets = counted
+        .split(' ')
+        .next()
+        .and_then(|packets| packets.parse().ok());
+    Some(packets.expect("a number"))
+}
+
 /// guest (10.78.1.1) -- guest0, a second interface of the gateway's.
 pub(crate) fn add_guest() {
     ip(&["netns", "add", "guest"]);

@@ -155,7 +155,10 @@ fn count(command: &mut Value) {
     {
         return;
     }
-    let is_test = |expression: &&Value| expression.get("match").is_some();
+    let is_test = |expression: &&Value| {
+        let asks = ["match", "set"];
+        asks.iter().any(|kind| expression.get(kind).is_some())
+    };
     let tests = expressions.iter().take_while(is_test).count();
     let mut counted = expressions;
     counted.insert(tests, nft_json::counter());

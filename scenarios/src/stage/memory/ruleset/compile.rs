@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::expression::{
-    Comparison, FAMILY_IPV4, Load, MarkChange, STATE_ESTABLISHED, STATE_INVALID, STATE_NEW, Source,
-    Statement, Test,
+    Budgets, Comparison, FAMILY_IPV4, Load, MarkChange, STATE_ESTABLISHED, STATE_INVALID,
+    STATE_NEW, Source, Statement, Test,
 };
 use super::set::{Change, Content, Field, Key, LONGEST_KEY, Set};
 use super::view::{Base, TCP, UDP};
@@ -252,6 +252,7 @@ fn rule(object: &Map<String, Value>, chains: &[Chain], sets: &[Set]) -> Result<R
     for expression in list(object, "expr")? {
         match tagged(expression) {
             Some(("match", test)) if statements.is_empty() => tests.push(self::test(test, sets)?),
+            Some(("set", update)) if statements.is_empty() => tests.push(over(update, sets)?),
             Some(("match", _)) => return Err(unknown("a test behind a statement", expression)),
             _ => statements.push(statement(expression, chains)?),
         }
@@ -337,6 +338,27 @@ fn test(content: &Value, sets: &[Set]) -> Result<Test, RulesetError> {
     let comparison = comparison(operator, kind, right)?;
     let comparison = comparison.ok_or_else(|| unknown("the comparison", content))?;
     Ok(Test::Compare(load, comparison))
+}
+
+/// A set's element that is renewed and asks for more than its share.
+fn over(content: &Value, sets: &[Set]) -> Result<Test, RulesetError> {
+    let error = || unknown("the change of a set", content);
+    let name = content["set"]
+        .as_str()
+        .and_then(|text| text.strip_prefix('@'));
+    set_number(sets, name.ok_or_else(error)?)?;
+    let limit = match content["stmt"].as_array().map(Vec::as_slice) {
+        Some([statement]) => &statement["limit"],
+        _ => return Err(error()),
+    };
+    let is_known = content["op"] == "update" && limit["per"] == "second" && limit["inv"] == true;
+    let number = |key: &str| limit[key].as_u64().and_then(|it| u32::try_from(it).ok());
+    let (rate, burst) = number("rate").zip(number("burst")).ok_or_else(error)?;
+    if !is_known || rate == 0 {
+        return Err(error());
+    }
+    let key = load(&content["elem"]["elem"]["val"])?.0;
+    Ok(Test::Over(key, Budgets::new(rate, burst)))
 }
 
 fn comparison(

@@ -1,5 +1,7 @@
 //! What rules are made of once compiled: loads, tests and statements.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Passage;
@@ -90,6 +92,8 @@ pub(super) enum Test {
         set: usize,
         expected: bool,
     },
+    /// Whether this key has had more than its share.
+    Over(Load, Budgets),
 }
 
 impl Test {
@@ -101,7 +105,43 @@ impl Test {
                 .is_some_and(|number| comparison.holds(number)),
             Test::Member { key, set, expected } => read_key(key, passage)
                 .is_some_and(|key| sets[*set].contains(&key, now) == *expected),
+            Test::Over(key, budgets) => key
+                .read(passage)
+                .is_some_and(|key| !budgets.spend(key, now)),
         }
+    }
+}
+
+/// What each key may still have: a bucket that fills at a rate, as the kernel's (`net/netfilter/nft_limit.c`).
+/// A cell, so that a rule is not borrowed for writing while its sets are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Budgets {
+    /// Time that one packet costs, and that is saved at most.
+    cost: Duration,
+    most: Duration,
+    /// Time saved, and when.
+    saved: RefCell<HashMap<u32, (Duration, Duration), foldhash::fast::FixedState>>,
+}
+
+impl Budgets {
+    /// So many packets a second, and `burst` at once.
+    pub(super) fn new(rate: u32, burst: u32) -> Self {
+        let cost = Duration::from_secs(1) / rate;
+        Self {
+            cost,
+            most: cost * burst,
+            saved: RefCell::default(),
+        }
+    }
+
+    /// Whether there was enough for one more.
+    fn spend(&self, key: u32, now: Duration) -> bool {
+        let mut saved = self.saved.borrow_mut();
+        let (left, since) = saved.entry(key).or_insert((self.most, now));
+        let available = (*left + now.saturating_sub(*since)).min(self.most);
+        let rest = available.checked_sub(self.cost);
+        (*left, *since) = (rest.unwrap_or(available), now);
+        rest.is_some()
     }
 }
 

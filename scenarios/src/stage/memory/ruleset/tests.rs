@@ -185,6 +185,30 @@ fn what_is_unknown_is_an_error_that_names_it() {
 }
 
 #[test]
+fn each_key_has_a_budget_of_its_own_that_fills_at_its_rate() {
+    let lasts = Duration::from_secs(10);
+    let source = nft::field("ip", "saddr");
+    let ruleset = dropping(&[nft::is_over("hosts", &source, [10, 3], lasts)]);
+    let host = SocketAddrV4::new(HOST, 2301);
+    let [one, other] = [(host, PEER), (PEER, host)]
+        .map(|(from, to)| datagram(from, to, b"words").expect("it is short"));
+    let passed = |packet: &[u8], now| {
+        let enters = || ruleset.enter(now, &mut passage(packet)) == Station::Accepted;
+        (0..5).filter(|_| enters()).count()
+    };
+    assert_eq!(passed(&one, NOW), 3);
+    assert_eq!(passed(&other, NOW), 3, "it has its own");
+    let later = |milliseconds| NOW + Duration::from_millis(milliseconds);
+    assert_eq!(passed(&one, later(99)), 0);
+    assert_eq!(passed(&one, later(200)), 2);
+    assert_eq!(
+        passed(&one, later(60_000)),
+        3,
+        "no more is saved than a burst"
+    );
+}
+
+#[test]
 fn an_element_leaves_when_its_time_is_over_and_comes_back_when_it_is_renewed() {
     let mut ruleset = loaded(&[]);
     let lock = |ruleset: &mut Ruleset, now, stays: Option<Duration>| {
