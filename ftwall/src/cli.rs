@@ -22,7 +22,7 @@ use crate::config::{LockedDials, Mode, NeverBlock, Reply, Strictness};
 use crate::control::config_file::{ConfigError, Given, Layer, Source, texts};
 use crate::control::configuration::{Configuration, Files};
 use crate::control::events::EventTarget;
-use crate::control::setting::{BackendChoice, HttpListen, StateDirectory, Text, Textual as _};
+use crate::control::setting::{BackendChoice, HttpListen, OptionalDirectory, Text, Textual as _};
 use crate::control::values::{parse_duration, parse_net, parse_never_block};
 use crate::gateway::backend::Backend;
 use crate::gateway::beside::Firewall;
@@ -166,8 +166,8 @@ pub struct RunArgs {
     control_socket: Option<PathBuf>,
     /// Where locks, peers and what was set by hand are kept over a restart; "" keeps nothing
     /// [default: /var/lib/ftwall, if it is there]
-    #[arg(long, value_name = "DIRECTORY", value_parser = StateDirectory::read, help_heading = "Output")]
-    state_directory: Option<StateDirectory>,
+    #[arg(long, value_name = "DIRECTORY", value_parser = OptionalDirectory::read, help_heading = "Output")]
+    state_directory: Option<OptionalDirectory>,
     /// Where to serve metrics and a status page, to this machine only: 127.0.0.1:9477, or a socket's path
     /// [default: off]
     #[arg(long, value_name = "ADDRESS|FILE", value_parser = HttpListen::read, help_heading = "Output")]
@@ -512,6 +512,7 @@ fn says_nothing_of_hosts(typed: &Layer) -> bool {
         events: None,
         control_socket: None,
         state_directory: None,
+        client_directory: None,
         http_listen: None,
         webhook: None,
         webhook_secret_file: None,
@@ -570,6 +571,7 @@ impl RunArgs {
             busy_poll: settings.busy_poll.value.0,
             events: configuration.events(),
             state: configuration.state_directory(),
+            client_directory: settings.client_directory.value.0.0.clone(),
             http: settings.http_listen.value.0.clone(),
             webhook: configuration.webhook(),
             seed: self.seed.unwrap_or_else(rand::random),

@@ -31,7 +31,8 @@ use super::one_or_many::OneOrMany;
 use super::privacy::Privacy;
 use super::schedule::{Day, Schedule};
 use super::setting::{
-    BackendChoice, HttpListen, SecretFile, Setting, StateDirectory, Text, Textual as _, WebhookUrl,
+    BackendChoice, HttpListen, OptionalDirectory, SecretFile, Setting, Text, Textual as _,
+    WebhookUrl,
 };
 use crate::config::{HostPolicy, LockedDials, Mode, NeverBlock, Reply, Strictness, private_ranges};
 use crate::gateway::queue::{QueueReader, WhenOverloaded};
@@ -247,7 +248,9 @@ settings! {
     /// Where the daemon listens for operators.
     control_socket: Text<PathBuf> = Text(DEFAULT_SOCKET.into());
     /// Where locks, peers and what was set by hand are kept over a restart; "" keeps nothing.
-    state_directory: Text<StateDirectory> = Text(StateDirectory(Some(DEFAULT_STATE.into())));
+    state_directory: Text<OptionalDirectory> = Text(OptionalDirectory(Some(DEFAULT_STATE.into())));
+    /// Where there is a file for each locked client, named by its address, for scripts; "" has none.
+    client_directory: Text<OptionalDirectory> = Text(OptionalDirectory(None));
     /// Where metrics and a status page are served, to this machine only; off serves none.
     http_listen: Text<HttpListen> = Text(HttpListen::Off);
     /// Who is told of clients that were locked, as JSON in a POST; off tells nobody.

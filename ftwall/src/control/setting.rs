@@ -237,11 +237,11 @@ impl Textual for PathBuf {
     }
 }
 
-/// Where state is kept, or that none is.
+/// A directory, or that there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StateDirectory(pub Option<PathBuf>);
+pub struct OptionalDirectory(pub Option<PathBuf>);
 
-impl Textual for StateDirectory {
+impl Textual for OptionalDirectory {
     const EXPECTED: &'static str = "a directory's path as text, or \"\" for none";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -314,11 +314,11 @@ impl Textual for SecretFile {
     const EXPECTED: &'static str = "a file's path as text, or \"\" for none";
 
     fn read(text: &str) -> Result<Self, String> {
-        StateDirectory::read(text).map(|StateDirectory(path)| Self(path))
+        OptionalDirectory::read(text).map(|OptionalDirectory(path)| Self(path))
     }
 
     fn write(&self) -> String {
-        StateDirectory(self.0.clone()).write()
+        OptionalDirectory(self.0.clone()).write()
     }
 }
 
@@ -515,7 +515,7 @@ mod tests {
             "[::1]:9477",
             "/run/ftwall/http.sock",
         ]);
-        assert_same::<StateDirectory>(&["", "/var/lib/ftwall"]);
+        assert_same::<OptionalDirectory>(&["", "/var/lib/ftwall"]);
         assert_same::<WebhookUrl>(&[
             "off",
             "https://example.net/hook",

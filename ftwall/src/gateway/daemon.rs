@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::backend::{self, Backend, Installed};
+use super::client_files::ClientFiles;
 use super::clock::Clock;
 use super::event_log::{EventLog, EventSender};
 use super::failure::Misconfigured;
@@ -76,6 +77,8 @@ pub struct RunSettings {
     pub events: EventOutput,
     /// Where what has to survive a restart is kept, if anywhere.
     pub state: Option<PathBuf>,
+    /// Where there is a file for each locked client, if anywhere.
+    pub client_directory: Option<PathBuf>,
     /// Where metrics and the status page are served.
     pub http: HttpListen,
     /// Who is told of locked clients.
@@ -104,6 +107,10 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     }
     let clock = Clock::start();
     let webhook = Messenger::start(Addressee::new(settings.webhook.as_ref())?, clock)?;
+    let client_files = settings
+        .client_directory
+        .map(ClientFiles::open)
+        .transpose()?;
     let inheritance = Inheritance::take();
     let successor = Successor::of_this().context("looking for the program that runs")?;
     let signals = DaemonSignals::listen().context("taking over signals")?;
@@ -124,8 +131,10 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let (queues, leftovers) = open_queues(&rule_settings, reader, left)?;
     let follows_gap = leftovers.led_nowhere() && rule_settings.when_down == WhenDown::Drop;
     let ready = Ready::of(backend, reader, &rule_settings, &queues)?;
-    let events = EventLog::start(writer, webhook.listener())
-        .context("starting the thread that writes events")?;
+    let of_clients = client_files.as_ref().map(ClientFiles::listener);
+    let listeners = of_clients.into_iter().chain(webhook.listener()).collect();
+    let events =
+        EventLog::start(writer, listeners).context("starting the thread that writes events")?;
     let sets = KernelSets::start().context("starting the thread that writes sets")?;
     let neighbours = worker::neighbourhood(queues.len());
     let mut state = KeptState::open(settings.state, clock, events.sender());
@@ -165,6 +174,9 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let in_kernel = left_in_kernel(&leftovers, clock)?;
     let shards = rule_settings.queues.shards();
     take_over::run(&mut workers, shards, in_kernel, &state.kept);
+    if let Some(files) = &client_files {
+        list_clients(files, &workers, clock.now())?;
+    }
     if follows_gap {
         workers.iter_mut().for_each(Worker::follow_gap);
     }
@@ -218,7 +230,20 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     state.finish();
     events.finish();
     webhook.finish();
+    if let Some(Err(error)) = client_files.map(|files| files.clear()) {
+        warn!(%error, "files of clients are left over");
+    }
     served.and(ended)
+}
+
+/// Adds the clients that are locked when workers begin.
+fn list_clients(files: &ClientFiles, workers: &[Worker], now: Timestamp) -> anyhow::Result<()> {
+    for client in workers.iter().flat_map(|worker| worker.engine.clients(now)) {
+        files
+            .add(client.client, client.since)
+            .context("adding to the client_directory")?;
+    }
+    Ok(())
 }
 
 /// Says that queues and rules are live: with the events, and on standard output wherever those go.

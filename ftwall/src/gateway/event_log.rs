@@ -70,8 +70,8 @@ impl EventSender {
     }
 }
 
-/// Who hears of each event once it is written, with its line; must not wait.
-pub type Listener = Box<dyn FnMut(&Event, &str) + Send>;
+/// Who hears of each event once it is written, with its line; must not wait for others.
+pub type Listener = Box<dyn FnMut(Timestamp, &Event, &str) + Send>;
 
 /// The thread that writes events.
 #[derive(Debug)]
@@ -86,13 +86,13 @@ impl EventLog {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(mut writer: EventWriter, mut listener: Option<Listener>) -> io::Result<EventLog> {
+    pub fn start(mut writer: EventWriter, mut listeners: Vec<Listener>) -> io::Result<EventLog> {
         let (entries, received) = sync_channel(BACKLOG);
         let lost = Arc::new(AtomicU64::new(0));
         let (end, ended) = channel();
         let losses = Arc::clone(&lost);
         let work =
-            move || write_until_closed(&received, (&mut writer, &mut listener), &losses, &end);
+            move || write_until_closed(&received, (&mut writer, &mut listeners), &losses, &end);
         std::thread::Builder::new()
             .name("events".into())
             .spawn(work)?;
@@ -120,7 +120,7 @@ impl EventLog {
 /// Hands over to readers whenever nothing more waits. The last parameter is dropped when it ends.
 fn write_until_closed(
     entries: &Receiver<(Timestamp, Entry)>,
-    (writer, listener): (&mut EventWriter, &mut Option<Listener>),
+    (writer, listeners): (&mut EventWriter, &mut [Listener]),
     lost: &AtomicU64,
     _end: &Sender<()>,
 ) {
@@ -130,8 +130,8 @@ fn write_until_closed(
             match entry {
                 Entry::Event(event) => {
                     let line = writer.event(now, &event);
-                    if let Some(listener) = listener {
-                        listener(&event, &line);
+                    for listener in &mut *listeners {
+                        listener(now, &event, &line);
                     }
                 }
                 Entry::Notice(notice) => writer.notice(now, &notice),
@@ -179,7 +179,7 @@ mod tests {
         let (go, gone) = channel();
         let (written, read) = channel();
         let hung = EventWriter::to(Hung { go: gone, written });
-        let log = EventLog::start(hung, None).expect("threads are left");
+        let log = EventLog::start(hung, Vec::new()).expect("threads are left");
         let sender = log.sender();
         let many = 3 * BACKLOG;
         (0..many).for_each(|_| sender.notice(Timestamp::ORIGIN, said()));
@@ -202,7 +202,7 @@ mod tests {
                 Ok(())
             }
         }
-        let log = EventLog::start(EventWriter::to(Full), None).expect("threads are left");
+        let log = EventLog::start(EventWriter::to(Full), Vec::new()).expect("threads are left");
         let lost = Arc::clone(&log.sender.lost);
         log.sender.notice(Timestamp::ORIGIN, said());
         log.finish();

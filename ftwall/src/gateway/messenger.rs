@@ -45,7 +45,7 @@ impl Messenger {
         #[cfg(feature = "webhook")]
         {
             let notifier = self.webhook.notifier();
-            Some(Box::new(move |event, line| {
+            Some(Box::new(move |_, event, line| {
                 notifier.event(event.event_type, line);
             }))
         }

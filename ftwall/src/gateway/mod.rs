@@ -6,6 +6,7 @@ pub mod backend;
 pub mod bell;
 pub mod beside;
 pub mod capture;
+mod client_files;
 pub mod clock;
 pub mod daemon;
 pub mod doctor;

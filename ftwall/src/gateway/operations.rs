@@ -394,6 +394,7 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "privacy",
         "control_socket",
         "state_directory",
+        "client_directory",
         "http_listen",
     ];
     let (old, new) = (old.settings().listing(), new.settings().listing());

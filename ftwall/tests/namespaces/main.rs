@@ -1,6 +1,7 @@
 //! The shell against a real kernel: every test runs itself again in user, network and mount namespaces
 //! of its own, so that no rule of the machine it runs on is ever touched.
 
+mod client_files;
 mod events;
 mod firewalls;
 mod hang;
