@@ -22,7 +22,9 @@ use crate::config::{LockedDials, Mode, NeverBlock, Reply, Strictness};
 use crate::control::config_file::{ConfigError, Given, Layer, Source, texts};
 use crate::control::configuration::{Configuration, Files};
 use crate::control::events::EventTarget;
-use crate::control::setting::{BackendChoice, HttpListen, OptionalDirectory, Text, Textual as _};
+use crate::control::setting::{
+    BackendChoice, HttpListen, OptionalDirectory, Text, Textual as _, WholeSeconds,
+};
 use crate::control::values::{parse_duration, parse_net, parse_never_block};
 use crate::gateway::backend::Backend;
 use crate::gateway::beside::Firewall;
@@ -196,6 +198,10 @@ pub struct RuleArgs {
     /// [default: pass]
     #[arg(long, value_enum)]
     when_down: Option<WhenDownArg>,
+    /// How long the daemon may give no sign of life before it hangs, in whole seconds; 0 waits for ever
+    /// [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = WholeSeconds::read)]
+    hung_after: Option<WholeSeconds>,
     /// What to do with undecided packets that find a queue full, or that are too many of one host; those of locked hosts are dropped anyway
     /// [default: drop]
     #[arg(long, value_enum)]
@@ -609,6 +615,7 @@ impl RuleArgs {
             backend: if_typed(self.backend, Text),
             mark_bit: if_typed(self.mark_bit, |bit| bit),
             when_down: if_typed(self.when_down, |when| Text(when.into())),
+            hung_after: if_typed(self.hung_after, Text),
             when_overloaded: if_typed(self.when_overloaded, |when| Text(when.into())),
             block_inbound: self
                 .block_inbound

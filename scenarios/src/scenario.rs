@@ -171,6 +171,10 @@ impl Scenario {
     #[must_use]
     pub fn on_a_machine_so_slow(mut self, slowness: NonZeroU32) -> Self {
         let slowness = slowness.get();
+        if slowness > 1 {
+            // A worker that waits for a processor is not a worker that hangs.
+            self.ftwall.push(format!("--hung-after={slowness}s"));
+        }
         self.window *= slowness;
         self.slow_grace *= slowness;
         for actor in &mut self.cast {

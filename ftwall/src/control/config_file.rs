@@ -32,7 +32,7 @@ use super::privacy::Privacy;
 use super::schedule::{Day, Schedule};
 use super::setting::{
     BackendChoice, HttpListen, OptionalDirectory, SecretFile, Setting, Text, Textual as _,
-    WebhookUrl,
+    WebhookUrl, WholeSeconds,
 };
 use crate::config::{HostPolicy, LockedDials, Mode, NeverBlock, Reply, Strictness, private_ranges};
 use crate::gateway::queue::{QueueReader, WhenOverloaded};
@@ -223,8 +223,10 @@ settings! {
     backend: Text<BackendChoice> = Text(BackendChoice(None));
     /// Lowest of the six neighbouring bits of packet and connection marks that ftwall uses.
     mark_bit: u8 = 24;
-    /// What to do with undecided packets while no daemon runs, or one has hung for a second; those of locked hosts wait or are dropped anyway.
+    /// What to do with undecided packets while no daemon runs, or one hangs; those of locked hosts wait or are dropped anyway.
     when_down: Text<WhenDown> = Text(WhenDown::Pass);
+    /// How long the daemon may give no sign of life before it hangs, in whole seconds; 0 waits for ever.
+    hung_after: Text<WholeSeconds> = Text(WholeSeconds(DEFAULT_HUNG_AFTER));
     /// What to do with undecided packets that find a queue full, or that are too many of one host; those of locked hosts are dropped anyway.
     when_overloaded: Text<WhenOverloaded> = Text(WhenOverloaded::default());
     /// Whether connections from outside to hosts inside are dropped.
@@ -324,6 +326,8 @@ impl<'de> Deserialize<'de> for SchemaVersion {
 /// Where a daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ftwall/control.sock";
 
+/// Longer than any round of a worker's takes, and no longer than a user waits without wondering.
+const DEFAULT_HUNG_AFTER: Duration = Duration::from_secs(1);
 /// Clients of one network often start together, and nobody wants a message each.
 const DEFAULT_WEBHOOK_WINDOW: Duration = Duration::from_secs(10);
 

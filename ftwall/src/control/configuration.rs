@@ -222,6 +222,7 @@ impl Configuration {
             queues: self.fan_out().expect("checked when it was loaded"),
             marks: self.marks().expect("checked when it was loaded"),
             when_down: settings.when_down.value.0,
+            hung_after: settings.hung_after.value.0.0,
             when_overloaded: settings.when_overloaded.value.0,
             // The daemon knows for whom; the kernel asks about all.
             strict: settings.strictness.value == crate::config::Strictness::Strict

@@ -237,6 +237,31 @@ impl Textual for PathBuf {
     }
 }
 
+/// A duration that the kernel's rules can be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WholeSeconds(pub Duration);
+
+impl Textual for WholeSeconds {
+    const EXPECTED: &'static str = "a duration in whole seconds: \"1s\" or \"1m\", or 0 for none";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let duration = Duration::read(text)?;
+        if duration.subsec_nanos() == 0 {
+            Ok(Self(duration))
+        } else {
+            Err("not a whole number of seconds".to_owned())
+        }
+    }
+
+    fn write(&self) -> String {
+        self.0.write()
+    }
+
+    fn count(number: u64) -> Option<Self> {
+        Duration::count(number).map(Self)
+    }
+}
+
 /// A directory, or that there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OptionalDirectory(pub Option<PathBuf>);

@@ -5,6 +5,7 @@
 //! not overlap; a listing of any shape is searched to its end.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use serde_json::Value;
@@ -135,6 +136,7 @@ fn read_settings(input: &mut Input<'_>) -> Option<RuleSettings> {
         } else {
             WhenDown::Pass
         },
+        hung_after: Duration::from_secs(u64::from(is(5))),
         when_overloaded: if is(4) {
             WhenOverloaded::Pass
         } else {

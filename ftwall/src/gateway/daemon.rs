@@ -160,7 +160,9 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         injector,
         interfaces: InterfaceNames::default(),
         sets: Some(sets.requests()),
-        sign_of_life: rule_settings.answered_by(shard).map(SignOfLife::of),
+        sign_of_life: rule_settings
+            .answered_by(shard)
+            .map(|mark| SignOfLife::of(mark, rule_settings.hung_after)),
         neighbours,
         events: events.sender(),
         recorder: state.recorder(),

@@ -251,7 +251,8 @@ impl Operations {
         self.rules_of(&self.configuration)
     }
 
-    /// Queues stay bound, full or not, and marks are on connections: both are as they were at the start.
+    /// Queues stay bound, full or not, marks are on connections, and workers give signs as often as they did:
+    /// all are as they were at the start.
     fn rules_of(&self, configuration: &Configuration) -> RuleSettings {
         let fixed = self.started_with.rules();
         RuleSettings {
@@ -259,6 +260,7 @@ impl Operations {
             queues: fixed.queues,
             marks: fixed.marks,
             when_overloaded: fixed.when_overloaded,
+            hung_after: fixed.hung_after,
             ..configuration.rules()
         }
     }
@@ -386,6 +388,7 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Vec<&'static str> 
         "mark_bit",
         "queue_reader",
         "when_overloaded",
+        "hung_after",
         "busy_poll",
         "events",
         "events_limit_mib",

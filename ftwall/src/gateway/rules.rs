@@ -90,9 +90,7 @@ const BUDGET_LASTS: Duration = Duration::from_secs(10);
 
 /// Where signs of life are addressed to on this machine: the port of RFC 863, which throws away what comes.
 pub const SIGN_PORT: u16 = 9;
-/// How long the kernel goes on asking a worker that gives no sign of life.
-pub const ALIVE_FOR: Duration = Duration::from_secs(1);
-/// The same for one that is about to start, or to be followed by another.
+/// How long the kernel waits for the first sign of a worker that is about to start, or of its successor.
 pub const STARTING_FOR: Duration = Duration::from_secs(10);
 
 /// What happens to packets for the queue while no daemon listens, or one that hangs, except those of
@@ -191,6 +189,8 @@ pub struct RuleSettings {
     pub marks: MarkField,
     /// What to do without a daemon.
     pub when_down: WhenDown,
+    /// How long a worker may give no sign of life before `when_down` holds, in whole seconds; for ever if zero.
+    pub hung_after: Duration,
     /// What to do with packets that find a queue full, or that are too many of one host.
     pub when_overloaded: WhenOverloaded,
     /// Queue all UDP of locked hosts.
@@ -206,12 +206,18 @@ pub struct RuleSettings {
 }
 
 impl RuleSettings {
-    /// The mark of the packets that may pass unseen where the worker of this shard gives no sign of
-    /// life, less the bits that say nothing of the queue; none if nothing may.
+    /// The mark of the packets that wait for the worker of this shard, less the bits that say nothing of
+    /// the queue; none if nobody minds how long they wait.
     #[must_use]
     pub fn answered_by(&self, shard: u16) -> Option<u32> {
         let asked = self.marks.bit(MarkBit::Payload) | self.marks.shard(shard);
-        (self.when_down == WhenDown::Pass).then_some(asked)
+        self.watches_workers().then_some(asked)
+    }
+
+    /// Whether the kernel is told that workers come round. Not only where `when_down` heeds it: a reload may
+    /// change that, and workers begin when the daemon does.
+    const fn watches_workers(&self) -> bool {
+        !self.hung_after.is_zero()
     }
 }
 
@@ -225,7 +231,7 @@ pub fn commands(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
     commands.extend(enqueue_rules(settings));
     commands.extend(queue_rules(settings, backend));
     commands.extend(keep_rules(settings.marks));
-    if settings.when_down == WhenDown::Pass {
+    if settings.watches_workers() {
         commands.push(sign_rule(settings));
     }
     commands
@@ -270,7 +276,7 @@ fn sets(settings: &RuleSettings) -> Vec<Value> {
     let shards = 0..settings.queues.shards().count();
     let alive: Vec<Value> = shards
         .filter_map(|shard| settings.answered_by(shard))
-        .map(|mark| expiring(&json!(mark), STARTING_FOR))
+        .map(|mark| expiring(&json!(mark), STARTING_FOR.max(settings.hung_after)))
         .collect();
     if !alive.is_empty() {
         commands.push(add_elements(ALIVE, &alive));
@@ -302,7 +308,7 @@ fn chains(settings: &RuleSettings, backend: Backend) -> Vec<Value> {
         add_forward_chain(DECIDE, DECIDE_PRIORITY),
         add_forward_chain(KEEP, KEEP_PRIORITY),
     ];
-    if settings.when_down == WhenDown::Pass {
+    if settings.watches_workers() {
         commands.push(add_output_chain(SIGNS, DECIDE_PRIORITY));
     }
     commands.extend(decide::CHAINS.map(add_chain));
@@ -379,7 +385,7 @@ fn enqueue_rules(settings: &RuleSettings) -> Vec<Value> {
     ];
     rules.extend(shard_rules(marks, queues.shards()));
     rules.extend(budget_rules(settings));
-    if settings.when_down == WhenDown::Pass {
+    if settings.when_down == WhenDown::Pass && settings.watches_workers() {
         rules.push(unanswered_rule(marks));
     }
     rules
@@ -403,7 +409,7 @@ fn sign_rule(settings: &RuleSettings) -> Value {
             equals(&field("udp", "dport"), SIGN_PORT),
             compare("==", &mark, json!({ "set": marks })),
             counter(),
-            update_set(ALIVE, &mark, ALIVE_FOR),
+            update_set(ALIVE, &mark, settings.hung_after),
             drop(),
         ],
     )
@@ -630,6 +636,7 @@ mod tests {
             queues: FanOut::default(),
             marks: MarkField::DEFAULT,
             when_down: WhenDown::Pass,
+            hung_after: Duration::from_secs(1),
             when_overloaded: WhenOverloaded::Drop,
             strict: false,
             inbound: None,
@@ -658,7 +665,12 @@ mod tests {
             ..settings()
         };
         assert!(!order(&drops).contains("nobody answers"));
-        assert_eq!(drops.answered_by(0), None);
+        let waits = RuleSettings {
+            hung_after: Duration::ZERO,
+            ..settings()
+        };
+        assert!(!order(&waits).contains("nobody answers"));
+        assert_eq!(waits.answered_by(0), None);
     }
 
     #[test]

@@ -10,25 +10,27 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::kernel_sets::{Element, SetRequests};
-use super::rules::{ALIVE_FOR, SIGN_PORT, STARTING_FOR};
+use super::rules::{SIGN_PORT, STARTING_FOR};
 use crate::Timestamp;
 
-/// How often a sign is given: often enough that one that comes late does not look like the end.
-const BETWEEN_SIGNS: Duration = Duration::from_millis(250);
+/// Signs in the time that one is good for: enough that one that comes late does not look like the end.
+const SIGNS: u32 = 4;
 
 /// What one worker tells the kernel.
 #[derive(Debug)]
 pub(super) struct SignOfLife {
     mark: u32,
+    lasts: Duration,
     due: Timestamp,
     socket: Option<UdpSocket>,
 }
 
 impl SignOfLife {
-    /// For packets of this mark, due at once.
-    pub(super) fn of(mark: u32) -> Self {
+    /// For packets of this mark, due at once, each good for so long.
+    pub(super) fn of(mark: u32, lasts: Duration) -> Self {
         SignOfLife {
             mark,
+            lasts,
             due: Timestamp::ORIGIN,
             socket: open(mark).ok(),
         }
@@ -42,20 +44,21 @@ impl SignOfLife {
     /// Gives one; false if it is lost. Where no packet can give it - the loopback interface is down - the
     /// set is changed instead.
     pub(super) fn give(&mut self, now: Timestamp, sets: &SetRequests) -> bool {
-        self.due = now + BETWEEN_SIGNS;
+        self.due = now + self.lasts / SIGNS;
         let to = (Ipv4Addr::LOCALHOST, SIGN_PORT);
         let sent = self.socket.as_ref().map(|socket| socket.send_to(&[], to));
         match sent {
             Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => true,
             Some(Ok(_) | Err(_)) | None => {
-                sets.request((Element::Alive(self.mark), Some(ALIVE_FOR)))
+                sets.request((Element::Alive(self.mark), Some(self.lasts)))
             }
         }
     }
 
     /// Gives the last, good until a successor has begun; false if it is lost.
     pub(super) fn hand_over(&self, sets: &SetRequests) -> bool {
-        sets.request((Element::Alive(self.mark), Some(STARTING_FOR)))
+        let lasts = STARTING_FOR.max(self.lasts);
+        sets.request((Element::Alive(self.mark), Some(lasts)))
     }
 }
 

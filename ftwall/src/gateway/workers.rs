@@ -261,7 +261,8 @@ mod tests {
 
     /// Workers without queues.
     fn start_workers(count: usize) -> Workers {
-        let log = EventLog::start(EventWriter::to(io::sink()), Vec::new()).expect("threads are left");
+        let log =
+            EventLog::start(EventWriter::to(io::sink()), Vec::new()).expect("threads are left");
         let config = EngineConfig::default();
         let workers = neighbourhood(count).into_iter().map(|neighbours| Worker {
             clock: Clock::start(),

@@ -227,7 +227,7 @@ impl Protection {
     pub(super) fn kill(&mut self, now: Duration) {
         self.settle(now);
         if self.daemon.take().is_some() {
-            self.show_life(now, rules::ALIVE_FOR)
+            self.show_life(now, self.settings.rules.hung_after)
                 .expect("the rules are there as long as the daemon");
         }
     }
