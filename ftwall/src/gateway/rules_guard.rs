@@ -28,9 +28,10 @@ use crate::{Action, Timestamp};
 const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 /// The same where nothing ever is heard: rules of the original iptables, or a kernel that does not tell.
 const BETWEEN_LOOKS_UNTOLD: Duration = Duration::from_secs(2);
-/// Elements that go into the transaction with the rules; `nft` takes a second for thirty thousand. Locks
-/// come first, and the rest follows at once by netlink.
-const MOST_WITH_RULES: usize = 1 << 12;
+/// Elements that go into the transaction with the rules. Locks come first, and the rest follows at once by
+/// netlink. A transaction is one message to the kernel, which takes none larger than a socket's buffer: in a
+/// user namespace that is what `net.core.wmem_max` says, and by default three thousand elements are too many.
+const MOST_WITH_RULES: usize = 1 << 9;
 /// Faults that are named in an event.
 const MOST_NAMED: usize = 5;
 

@@ -1,13 +1,13 @@
 //! Rules that somebody else takes away while a daemon runs.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{Timespec, poll};
 
 use super::GIFT_PING;
-use super::harness::{Daemon, ftwall, in_namespaces, ruleset, run, skip_back_end, words};
+use super::harness::{Daemon, ftwall, in_namespaces, ruleset, run, skip_back_end, wait_for, words};
 use super::network::{at, build_network, dial, fetch_page, heard, udp};
 
 const PEER: &str = "198.18.0.9:1214";
@@ -51,6 +51,44 @@ fn rules_of_iptables_come_back_whichever_it_is() {
         },
     );
 }
+
+#[test]
+fn flushed_rules_come_back_although_more_is_known_than_one_message_holds() {
+    in_namespaces(
+        "restored_rules::flushed_rules_come_back_although_more_is_known_than_one_message_holds",
+        || {
+            build_network();
+            let inside = ["--inside", "10.77.0.0/16"];
+            let many = ["--new-peers-per-minute", "10000"];
+            let Some(mut daemon) = at("gw", || Daemon::start(&[inside, many].concat())) else {
+                return skip_back_end("any", "this kernel does not queue");
+            };
+            let client = udp("client", "10.77.1.1:2301");
+            for number in 1..=MANY {
+                let [high, low] = u16::to_be_bytes(number);
+                let peer = (Ipv4Addr::new(198, 18, high, low), 1214);
+                client.send_to(GIFT_PING, peer).expect("the network is up");
+                daemon.wait_event("peer.learned");
+            }
+            assert!(
+                at("gw", || run("nft", &["flush", "ruleset"]))
+                    .status
+                    .success()
+            );
+            daemon.wait_event("rules.missing");
+            let list = ["list", "set", "inet", "ftwall", "peers"];
+            wait_for("the kernel to know all of them again", || {
+                let peers = at("gw", || run("nft", &list));
+                let peers = words(&peers.stdout).matches(". udp . 1214").count();
+                peers == usize::from(MANY)
+            });
+            assert_eq!(daemon.end("TERM").code(), Some(0));
+        },
+    );
+}
+
+/// In a user namespace a message to the kernel is no larger than an ordinary socket's buffer.
+const MANY: u16 = 4000;
 
 fn assert_come_back(backend: &str, flush: &[&[&str]], fault: &str) {
     build_network();
