@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -33,11 +34,25 @@ pub enum Command {
     Random(RandomOptions),
     /// Play scenarios in namespaces and in memory, and say what differs.
     Compare(CompareOptions),
+    /// Play round after round through one gateway while it is killed, flushed and cut off, and judge all.
+    ///
+    /// The last line is `soak: minutes=N seed=N rounds=N faults=N void=N leaked=N excused=N web_failures=N
+    /// web_explained=N rss_first=KIB rss_last=KIB descriptors_first=N descriptors_last=N`. Exit status: 0 if nothing is void, leaked, hurt or
+    /// grown, 1 if something is. An ordinary request may suffer from a fault that takes the gateway's ability
+    /// to judge or its line, if it was under way between the beginning of the fault and as long again and a
+    /// second after its end; reloads and hand-overs excuse nothing. What passes while somebody else has taken
+    /// all rules away is counted as excused, and rules have to be back after three seconds. Memory in
+    /// KiB may grow by a tenth or 2 MiB between the first and the last quarter of the longest life of a daemon,
+    /// after a warm-up of ten minutes and if it lasted twenty; open descriptors by three over all.
+    Soak(SoakOptions),
     /// Measure in namespaces what ftwall costs a gateway; the same as `ftwall bench`.
     Bench(ftwall::bench::BenchArgs),
     /// Play one scenario in the capsule this process is in, and print its outcome as JSON.
     #[command(hide = true, name = crate::stage::INSIDE)]
     PlayInside(PlayOptions),
+    /// Soak in the capsule this process is in.
+    #[command(hide = true, name = crate::soak::INSIDE)]
+    SoakInside(SoakOptions),
 }
 
 /// Options of `scenarios run`.
@@ -103,6 +118,46 @@ pub struct CompareOptions {
     /// How many scenarios at a time [default: as many as there are cores].
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+}
+
+/// Options of `scenarios soak`.
+#[derive(Debug, Args)]
+pub struct SoakOptions {
+    /// How long; a round that has begun is played to its end.
+    #[arg(long, value_name = "N", default_value = "60", value_parser = minutes)]
+    pub minutes: f64,
+    /// Seed of everything that is drawn: what happens when, and what clients do.
+    #[arg(long, value_name = "N", default_value_t = USUAL_SEED)]
+    pub seed: u64,
+    /// Write `soak.json`, `soak.svg` and the daemons' log into this directory.
+    #[arg(long, value_name = "DIR", default_value = "soak")]
+    pub out: PathBuf,
+    /// The device under test; faults of a daemon are left out where it has none.
+    #[arg(long = "dut", value_name = "DEVICE", value_enum, default_value_t = Device::Ftwall)]
+    pub device: Device,
+    /// Give actors so many times as long, and the web as much more patience.
+    #[arg(long, value_name = "N", default_value_t = NonZeroU32::MIN)]
+    pub slowness: NonZeroU32,
+}
+
+impl SoakOptions {
+    /// How long, as a duration.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.minutes * 60.0)
+    }
+}
+
+/// Longest soak: a week.
+const MOST_MINUTES: f64 = 10_080.0;
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if minutes > 0.0 && minutes <= MOST_MINUTES {
+        Ok(minutes)
+    } else {
+        Err(format!("more than 0 and at most {MOST_MINUTES}"))
+    }
 }
 
 /// Where scenarios are played.

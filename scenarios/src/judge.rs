@@ -228,32 +228,41 @@ impl fmt::Display for Finding {
 /// Judges a scenario by its run without a device and its run with one.
 #[must_use]
 pub fn judge(terms: &Terms, off: &Run, on: &Run) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    findings.extend(positive_control(terms, off));
-    findings.extend(effort(terms, on));
-    for run in [off, on] {
-        findings.extend(
-            run.ledger
-                .disagreements
-                .iter()
-                .cloned()
-                .map(Finding::WitnessesDisagree),
-        );
-        findings.extend(
-            run.mishaps
-                .iter()
-                .cloned()
-                .map(|what| Finding::Mishap { what }),
-        );
-    }
+    let mut findings = control(terms, off);
+    findings.extend(effect(terms, &off.web, on));
+    findings
+}
+
+/// Judges a run without a device: whether the same run with one can show anything.
+#[must_use]
+pub fn control(terms: &Terms, off: &Run) -> Vec<Finding> {
+    let mut findings = positive_control(terms, off);
+    findings.extend(trouble(off));
+    findings
+}
+
+/// Judges a run with a device on, by what is usual of the web without.
+#[must_use]
+pub fn effect(terms: &Terms, usual: &WebAccount, on: &Run) -> Vec<Finding> {
+    let mut findings = effort(terms, on);
+    findings.extend(trouble(on));
     match terms.expectation {
         Expectation::Protected => {
             findings.extend(leaks(terms, &on.ledger));
-            findings.extend(web(terms, off, on));
+            findings.extend(web(terms, usual, on));
         }
         Expectation::Breached(level) => findings.extend(breach(level, &on.ledger)),
     }
     findings
+}
+
+/// What is wrong with a run itself.
+fn trouble(run: &Run) -> impl Iterator<Item = Finding> {
+    let disagreements = run.ledger.disagreements.iter().cloned();
+    let mishaps = run.mishaps.iter().cloned();
+    disagreements
+        .map(Finding::WitnessesDisagree)
+        .chain(mishaps.map(|what| Finding::Mishap { what }))
 }
 
 /// What the run without a device must have shown.
@@ -409,12 +418,12 @@ fn to_web_port(sighting: &Sighting) -> bool {
 }
 
 /// What the device did to the control group.
-fn web(terms: &Terms, off: &Run, on: &Run) -> Vec<Finding> {
+fn web(terms: &Terms, usual: &WebAccount, on: &Run) -> Vec<Finding> {
     on.web
         .requests
         .iter()
         .filter_map(|request| {
-            let usual = off.web.usual(&request.kind).unwrap_or_default();
+            let usual = usual.usual(&request.kind).unwrap_or_default();
             let limit = usual * 2 + terms.slow_grace;
             let late = request.took() > limit;
             match &request.end {

@@ -21,6 +21,7 @@ pub mod recipe;
 pub mod record;
 pub mod report;
 pub mod scenario;
+pub mod soak;
 pub mod stage;
 pub mod timeline;
 pub mod web;

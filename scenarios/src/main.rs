@@ -21,6 +21,7 @@ use scenarios::progress::Progress;
 use scenarios::recipe;
 use scenarios::report::{self, Entry, Report, Table};
 use scenarios::scenario::Scenario;
+use scenarios::soak;
 use scenarios::stage::{House, Settings, memory, namespaces};
 use scenarios::timeline::{Timeline, Timelines};
 
@@ -38,7 +39,9 @@ fn main() -> ExitCode {
         Command::Random(options) => random(&options),
         Command::Compare(options) => compare(&options),
         Command::Bench(args) => bench(&args),
+        Command::Soak(options) => soak::run(&options).map(exit_code),
         Command::PlayInside(options) => play_inside(&options),
+        Command::SoakInside(options) => soak::play_inside(&options).map(exit_code),
     };
     done.unwrap_or_else(|error| {
         eprintln!("scenarios: {error:#}");
@@ -276,11 +279,7 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
         "compared={compared} skipped={skipped} takes={} differences={found}",
         options.takes
     );
-    Ok(if found == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(FAILED)
-    })
+    Ok(exit_code(found == 0))
 }
 
 /// What happened in namespaces and in no take in memory, or in all of those and not in namespaces.
@@ -360,7 +359,11 @@ fn write_down<'a>(
 
 fn conclude(totals: &Totals) -> ExitCode {
     println!("{totals}");
-    if totals.all_held() {
+    exit_code(totals.all_held())
+}
+
+fn exit_code(has_held: bool) -> ExitCode {
+    if has_held {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(FAILED)

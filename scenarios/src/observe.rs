@@ -81,6 +81,9 @@ pub struct Evidence {
     /// First and last microsecond of each time in which the device could see nothing, because it was
     /// made to die. Nobody gives himself away to a device that is not there.
     pub blind_us: Vec<(u64, u64)>,
+    /// Hosts that had given themselves away before the recording began and are still remembered, and
+    /// when they had.
+    pub known_us: BTreeMap<String, u64>,
 }
 
 /// Who saw something.
@@ -278,7 +281,7 @@ impl Observations {
         joined.admit_datagrams(inside.datagrams_inward(&register), &genuine);
         joined.admit_datagrams(clients.datagrams_inward(), &genuine);
         joined.count_unsolicited(&clients.unsolicited, &genuine);
-        joined.forgive_survivors(&inside, &evidence.blind_us);
+        joined.forgive_survivors(&inside, evidence);
         joined
             .sightings
             .sort_by_key(|sighting| (sighting.at_us, sighting.witness, sighting.flow));
@@ -292,14 +295,15 @@ impl Observations {
     /// Leaves out how far connections got that were up while no device watched, once it was gone: the
     /// next device meets them in their middle, and cuts them when their host gives itself away. Hosts
     /// that were known before get nothing of the kind.
-    fn forgive_survivors(&mut self, inside: &frames::WireAccount, blind_us: &[(u64, u64)]) {
-        for &(from_us, until_us) in blind_us {
+    fn forgive_survivors(&mut self, inside: &frames::WireAccount, evidence: &Evidence) {
+        for &(from_us, until_us) in &evidence.blind_us {
             let survivors = inside.up_between(from_us, until_us);
             let identified = &self.identified_us;
             let is_forgiven = |sighting: &Sighting| {
-                let was_known = identified
-                    .get(&sighting.host)
-                    .is_some_and(|at| *at < from_us);
+                let was_known = evidence.known_us.contains_key(&sighting.host)
+                    || identified
+                        .get(&sighting.host)
+                        .is_some_and(|at| *at < from_us);
                 // An opener that went before is forgotten with the device, an answer is not forgiven.
                 let is_later = sighting.at_us >= from_us || sighting.level == Level::Opened;
                 let is_contact = matches!(sighting.level, Level::Opened | Level::Session);

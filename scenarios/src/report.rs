@@ -12,6 +12,7 @@ mod ledger;
 mod page;
 mod scale;
 mod scenario;
+mod soak;
 mod table;
 mod topology;
 mod words;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+pub use soak::drawing as soak_drawing;
 pub use table::Table;
 
 use crate::outcome::{Outcome, Totals};

@@ -5,7 +5,7 @@
 //! the hidden command [`INSIDE`]; what it finds comes back as one line of JSON.
 
 mod cast;
-mod gateway;
+pub(crate) mod gateway;
 mod keep;
 pub mod memory;
 pub mod namespaces;

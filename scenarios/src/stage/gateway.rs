@@ -15,7 +15,7 @@ use crate::device::{BLOCK_1214, Device, STRING_MATCH};
 use crate::scenario::Outage;
 
 /// Time for a device to be ready, or to be gone again.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A device that is on.
 pub(super) struct Running<'a> {
@@ -122,7 +122,7 @@ impl<'a> Running<'a> {
     clippy::disallowed_methods,
     reason = "the scenario's own time: nothing happens at its end that could be waited for instead"
 )]
-fn sleep_until(instant: Instant) {
+pub(crate) fn sleep_until(instant: Instant) {
     thread::sleep(instant.saturating_duration_since(now()));
 }
 

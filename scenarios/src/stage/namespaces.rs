@@ -72,7 +72,7 @@ pub fn play(
     clippy::disallowed_methods,
     reason = "the stage is a shell: it plays in real time"
 )]
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
@@ -80,22 +80,22 @@ pub(super) fn now() -> Instant {
     clippy::disallowed_methods,
     reason = "reports carry the time of the day"
 )]
-pub(super) fn epoch_us() -> u64 {
+pub(crate) fn epoch_us() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     micros(since.unwrap_or_default())
 }
 
-fn micros(time: Duration) -> u64 {
+pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// One run to be made.
-struct Stage<'a> {
-    scenario: &'a Scenario,
-    device: Device,
-    seed: u64,
-    binaries: &'a Binaries,
-    keep: Option<PathBuf>,
+/// One run to be made, in a network of its own.
+pub(crate) struct Stage<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) device: Device,
+    pub(crate) seed: u64,
+    pub(crate) binaries: &'a Binaries,
+    pub(crate) keep: Option<PathBuf>,
 }
 
 /// What the programs of a run left, before the recordings of the wires are added.
@@ -106,8 +106,8 @@ struct Remains {
 }
 
 impl Stage<'_> {
-    fn run(&self) -> anyhow::Result<Record> {
-        let lab = self.build()?;
+    pub(crate) fn run(&self) -> anyhow::Result<Record> {
+        let lab = build(self.scenario, self.seed)?;
         let wires = Wires::record(&lab, self.has_downloads())?;
         let Remains {
             mut record,
@@ -133,30 +133,6 @@ impl Stage<'_> {
             .then(|| format!("the recordings of the wires lost {lost} frames"))
     }
 
-    fn build(&self) -> anyhow::Result<Lab> {
-        let wished = &self.scenario.office;
-        let wire = wished.wire.clone().map(|wire| WireSettings {
-            seed: self.seed,
-            ..wire
-        });
-        let mut topology = office(&OfficePlan {
-            clients: wished.hosts,
-            nat: wished.nat,
-            block_inbound: false,
-            wire,
-            offloads: !wished.real_segments,
-        });
-        if wished.nat {
-            for number in 1..=wished.hosts {
-                let (first, count) = NAT_PORTS;
-                let low = first + (number - 1) * count;
-                let range = format!("{low}\t{}", low + count - 1);
-                topology.sysctl(&host_name(number), "net.ipv4.ip_local_port_range", &range)?;
-            }
-        }
-        Ok(topology.plan()?.apply()?)
-    }
-
     fn has_downloads(&self) -> bool {
         self.scenario
             .cast
@@ -166,13 +142,8 @@ impl Stage<'_> {
 
     /// Lets everybody act: servers first, then the device, then the hosts inside.
     fn act(&self, lab: &Lab) -> anyhow::Result<Remains> {
-        let cast = Cast::of(self.scenario, self.seed)?;
-        let simulator = &self.binaries.simulator;
         let mut record = Record::default();
-        let mut outside = Players::start(lab, &cast.peers, simulator)?;
-        let mut servers = Players::start(lab, &cast.servers, simulator)?;
-        outside.await_ready()?;
-        servers.await_ready()?;
+        let mut troupe = Troupe::open(lab, self.scenario, self.seed, &self.binaries.simulator)?;
         let mut device = Running::start(
             self.device,
             lab.node("gw"),
@@ -181,37 +152,114 @@ impl Stage<'_> {
         )?;
         record.began_us = epoch_us();
         let acting_since = now();
-        let mut inside = Players::start(lab, &cast.inside, simulator)?;
-        let real = real_web::play(self.scenario, lab, &inside, self.seed)?;
+        troupe.enter()?;
+        let real = real_web::play(self.scenario, lab, &troupe.inside, self.seed)?;
         record.evidence.blind_us = device.suffer(&self.scenario.outages, acting_since)?;
         record
             .mishaps
-            .extend(inside.await_end(self.scenario.longest()));
+            .extend(troupe.await_end(self.scenario.longest()));
         let mut residue = device.stop()?;
         record.evidence.ended_us = epoch_us();
-        record.mishaps.extend(outside.stop());
-        record.mishaps.extend(servers.stop());
-        record.evidence.clients = inside.host_lines(&mut record.mishaps);
+        troupe.close(&mut record);
         record.evidence.clients.extend(real);
-        record.evidence.peers = outside
-            .host_lines(&mut record.mishaps)
-            .into_iter()
-            .map(|said| said.line)
-            .collect();
         record.mishaps.append(&mut residue.mishaps);
         record.device_events = std::mem::take(&mut residue.events);
         Ok(Remains { record, residue })
     }
 }
 
+/// Everybody who acts in a run, the device left out.
+pub(crate) struct Troupe<'a> {
+    lab: &'a Lab,
+    simulator: &'a Path,
+    outside: Players,
+    servers: Players,
+    waiting: Vec<Part>,
+    inside: Players,
+}
+
+impl<'a> Troupe<'a> {
+    /// Starts everybody outside and waits until they can be talked to.
+    pub(crate) fn open(
+        lab: &'a Lab,
+        scenario: &Scenario,
+        seed: u64,
+        simulator: &'a Path,
+    ) -> anyhow::Result<Self> {
+        let cast = Cast::of(scenario, seed)?;
+        let outside = Players::start(lab, &cast.peers, simulator)?;
+        let servers = Players::start(lab, &cast.servers, simulator)?;
+        outside.await_ready()?;
+        servers.await_ready()?;
+        Ok(Self {
+            lab,
+            simulator,
+            outside,
+            servers,
+            waiting: cast.inside,
+            inside: Players::default(),
+        })
+    }
+
+    /// Lets the hosts inside loose.
+    pub(crate) fn enter(&mut self) -> anyhow::Result<()> {
+        self.inside = Players::start(self.lab, &self.waiting, self.simulator)?;
+        Ok(())
+    }
+
+    /// Waits until everybody inside has ended by himself; returns what went wrong.
+    pub(crate) fn await_end(&mut self, limit: Duration) -> Vec<String> {
+        self.inside.await_end(limit)
+    }
+
+    /// Stops everybody outside, and enters what all of them reported.
+    pub(crate) fn close(mut self, record: &mut Record) {
+        record.mishaps.extend(self.outside.stop());
+        record.mishaps.extend(self.servers.stop());
+        record.evidence.clients = self.inside.host_lines(&mut record.mishaps);
+        record.evidence.peers = self
+            .outside
+            .host_lines(&mut record.mishaps)
+            .into_iter()
+            .map(|said| said.line)
+            .collect();
+    }
+}
+
+/// The network of a scenario.
+pub(crate) fn build(scenario: &Scenario, seed: u64) -> anyhow::Result<Lab> {
+    let wished = &scenario.office;
+    let wire = wished
+        .wire
+        .clone()
+        .map(|wire| WireSettings { seed, ..wire });
+    let mut topology = office(&OfficePlan {
+        clients: wished.hosts,
+        nat: wished.nat,
+        block_inbound: false,
+        wire,
+        offloads: !wished.real_segments,
+    });
+    if wished.nat {
+        for number in 1..=wished.hosts {
+            let (first, count) = NAT_PORTS;
+            let low = first + (number - 1) * count;
+            let range = format!("{low}\t{}", low + count - 1);
+            topology.sysctl(&host_name(number), "net.ipv4.ip_local_port_range", &range)?;
+        }
+    }
+    Ok(topology.plan()?.apply()?)
+}
+
 /// Recordings on both sides of the gateway.
-struct Wires {
+pub(crate) struct Wires {
     inside: Capture,
     outside: Capture,
 }
 
 impl Wires {
-    fn record(lab: &Lab, peers_only: bool) -> anyhow::Result<Self> {
+    /// Starts them; of everything, or of what goes to peers or comes from them only.
+    pub(crate) fn record(lab: &Lab, peers_only: bool) -> anyhow::Result<Self> {
         let record = |node, interface| {
             if peers_only {
                 lab.capture_for(node, interface, OfficePlan::PEERS)
@@ -225,12 +273,14 @@ impl Wires {
         })
     }
 
-    fn stop(self) -> anyhow::Result<(Frames, Frames)> {
+    /// Stops both.
+    pub(crate) fn stop(self) -> anyhow::Result<(Frames, Frames)> {
         Ok((self.inside.stop()?, self.outside.stop()?))
     }
 }
 
-fn frames(recorded: Frames) -> Vec<Frame> {
+/// A recording as witnesses read it.
+pub(crate) fn frames(recorded: Frames) -> Vec<Frame> {
     let frame = |frame: lab::Frame| Frame {
         at_us: micros(frame.at),
         bytes: frame.bytes,
@@ -239,6 +289,7 @@ fn frames(recorded: Frames) -> Vec<Frame> {
 }
 
 /// Running programs of a cast.
+#[derive(Default)]
 pub(super) struct Players(Vec<Player>);
 
 struct Player {

@@ -1,0 +1,277 @@
+//! What is done to a gateway meanwhile, which of it is drawn when, and what may come of it.
+
+use std::time::Duration;
+
+use rand::rngs::ChaCha8Rng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+
+use crate::device::Device;
+use crate::stage::namespaces::micros;
+
+/// Something that happens to a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The daemon is killed, and another one started a while later.
+    Kill,
+    /// The daemon is stopped for a while.
+    Stop,
+    /// The daemon hands over to a successor in its own process.
+    HandOver,
+    /// The daemon is asked to read another configuration.
+    Reload,
+    /// Somebody takes all rules away.
+    Flush,
+    /// The line outside goes down for a while.
+    LinkFlap,
+    /// The gateway gets another address outside.
+    NewAddress,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Kill,
+        Self::Stop,
+        Self::HandOver,
+        Self::Reload,
+        Self::Flush,
+        Self::LinkFlap,
+        Self::NewAddress,
+    ];
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::HandOver => "hand_over",
+            Self::Reload => "reload",
+            Self::Flush => "flush",
+            Self::LinkFlap => "link_flap",
+            Self::NewAddress => "new_address",
+        }
+    }
+
+    fn needs_a_daemon(self) -> bool {
+        !matches!(self, Self::LinkFlap | Self::NewAddress)
+    }
+
+    /// Whether another program image goes on afterwards, with memory of its own.
+    pub(super) fn begins_a_life(self) -> bool {
+        matches!(self, Self::Kill | Self::HandOver)
+    }
+
+    /// Whether nobody judges packets meanwhile.
+    pub(super) fn blinds(self) -> bool {
+        matches!(self, Self::Kill | Self::Stop | Self::Flush)
+    }
+
+    /// Whether ordinary requests may suffer. A daemon that hands over or reads another configuration
+    /// promises that they do not.
+    fn may_hurt_the_web(self) -> bool {
+        !matches!(self, Self::HandOver | Self::Reload)
+    }
+}
+
+/// A fault that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Incident {
+    /// What was done.
+    pub fault: Fault,
+    /// When it began, in microseconds since the Unix epoch.
+    pub at_us: u64,
+    /// When the gateway was seen to be whole again.
+    pub over_us: u64,
+    /// The most that a request of a clean host took longer than usual because of it, as far as can be
+    /// told: longer than 99 in 100 of its kind take without a device.
+    pub clean_hosts_waited_us: u64,
+    /// How long after its beginning something of a locked host got through for the last time; nothing
+    /// did if this is zero.
+    pub refused_after_us: u64,
+}
+
+/// TCP doubles its pauses: what was lost while a gateway was away for so long is sent again no later
+/// than as long again afterwards. This is for the rest: a SYN's first pause.
+pub(super) const AFTERMATH: Duration = Duration::from_secs(1);
+
+/// Rules that were taken away are back after this, or something is wrong.
+pub(super) const RESTORED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Packets that passed a gateway without rules reach the outside wire so much later.
+const UNDER_WAY: Duration = Duration::from_millis(50);
+
+impl Incident {
+    /// How long the gateway was not whole.
+    #[must_use]
+    pub fn lasted_us(&self) -> u64 {
+        self.over_us.saturating_sub(self.at_us)
+    }
+
+    /// Until when its effects may be felt.
+    pub(super) fn felt_until_us(&self) -> u64 {
+        self.over_us + self.lasted_us() + micros(AFTERMATH)
+    }
+
+    /// Whether a request that was under way then may have suffered.
+    pub(super) fn explains(&self, began_us: u64, ended_us: u64) -> bool {
+        self.fault.may_hurt_the_web() && self.is_felt_between(began_us, ended_us)
+    }
+
+    /// Whether its effects may have been felt within that time.
+    pub(super) fn is_felt_between(&self, began_us: u64, ended_us: u64) -> bool {
+        began_us <= self.felt_until_us() && ended_us >= self.at_us
+    }
+
+    /// Whether the gateway had no rules when something arrived.
+    pub(super) fn left_open(&self, at_us: u64) -> bool {
+        let until = self.over_us + micros(UNDER_WAY);
+        self.fault == Fault::Flush && (self.at_us..=until).contains(&at_us)
+    }
+}
+
+/// Faults in an order drawn from a seed: all of them come before one comes again.
+#[derive(Debug)]
+pub(super) struct Deck {
+    rng: ChaCha8Rng,
+    device: Device,
+    cards: Vec<Fault>,
+    /// When rules may be taken away next.
+    next_flush: Duration,
+}
+
+/// How far a soak has got.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    pub(super) elapsed: Duration,
+    pub(super) length: Duration,
+}
+
+/// A daemon that puts rules back gives way to whoever takes them away more often.
+const BETWEEN_FLUSHES: Duration = Duration::from_secs(310);
+
+/// The last daemon is to live long enough to show whether it grows.
+const LAST_LIFE: f64 = 2.0 / 3.0;
+
+/// First and last instant of a round at which something is done to the gateway.
+const INSTANTS_MS: std::ops::Range<u64> = 1_000..6_500;
+
+/// How long an outage may be.
+const OUTAGES_MS: std::ops::Range<u64> = 200..1_500;
+
+impl Deck {
+    pub(super) fn new(seed: u64, device: Device) -> Self {
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            device,
+            cards: Vec::new(),
+            next_flush: Duration::ZERO,
+        }
+    }
+
+    /// The next fault.
+    pub(super) fn draw(&mut self, progress: Progress) -> Fault {
+        loop {
+            let fault = self.next_card();
+            if self.is_possible(fault, progress) {
+                if fault == Fault::Flush {
+                    self.next_flush = progress.elapsed + BETWEEN_FLUSHES;
+                }
+                return fault;
+            }
+        }
+    }
+
+    /// When in a round it happens, and how long it takes where that is a matter of choice.
+    pub(super) fn times(&mut self) -> (Duration, Duration) {
+        let mut within = |range| Duration::from_millis(self.rng.random_range(range));
+        (within(INSTANTS_MS), within(OUTAGES_MS))
+    }
+
+    fn next_card(&mut self) -> Fault {
+        if self.cards.is_empty() {
+            self.cards = Fault::ALL.to_vec();
+            self.cards.shuffle(&mut self.rng);
+        }
+        self.cards.pop().expect("the deck was filled")
+    }
+
+    fn is_possible(&self, fault: Fault, progress: Progress) -> bool {
+        let left = 1.0 - progress.elapsed.as_secs_f64() / progress.length.as_secs_f64();
+        (self.device == Device::Ftwall || !fault.needs_a_daemon())
+            && (left > LAST_LIFE || !fault.begins_a_life())
+            && (fault != Fault::Flush || progress.elapsed >= self.next_flush)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(device: Device, elapsed_s: u64) -> Vec<Fault> {
+        let mut deck = Deck::new(7, device);
+        let progress = Progress {
+            elapsed: Duration::from_secs(elapsed_s),
+            length: Duration::from_secs(3600),
+        };
+        (0..40).map(|_| deck.draw(progress)).collect()
+    }
+
+    #[test]
+    fn everything_happens_at_first_and_rules_are_not_taken_away_all_the_time() {
+        let faults = drawn(Device::Ftwall, 0);
+        assert!(Fault::ALL.iter().all(|fault| faults.contains(fault)));
+        let flushes = faults.iter().filter(|fault| **fault == Fault::Flush);
+        assert_eq!(flushes.count(), 1);
+    }
+
+    #[test]
+    fn the_last_daemon_is_left_alive() {
+        let faults = drawn(Device::Ftwall, 1300);
+        assert!(!faults.iter().any(|fault| fault.begins_a_life()));
+        assert!(faults.contains(&Fault::Stop));
+    }
+
+    #[test]
+    fn nothing_is_done_to_a_daemon_where_there_is_none() {
+        let faults = drawn(Device::None, 0);
+        assert!(!faults.iter().any(|fault| fault.needs_a_daemon()));
+    }
+
+    fn incident(fault: Fault) -> Incident {
+        Incident {
+            fault,
+            at_us: 10_000_000,
+            over_us: 10_500_000,
+            clean_hosts_waited_us: 0,
+            refused_after_us: 0,
+        }
+    }
+
+    #[test]
+    fn an_outage_explains_what_was_under_way_until_as_long_again_and_a_second_after_it() {
+        let kill = incident(Fault::Kill);
+        assert!(kill.explains(9_000_000, 10_000_000));
+        assert!(kill.explains(12_000_000, 17_000_000));
+        assert!(!kill.explains(12_000_001, 17_000_000));
+        assert!(!kill.explains(9_000_000, 9_999_999));
+    }
+
+    #[test]
+    fn a_reload_and_a_hand_over_explain_nothing() {
+        for fault in [Fault::Reload, Fault::HandOver] {
+            assert!(!incident(fault).explains(10_100_000, 10_200_000));
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_open_only_while_its_rules_are_away() {
+        let flush = incident(Fault::Flush);
+        assert!(flush.left_open(10_000_000) && flush.left_open(10_549_000));
+        assert!(!flush.left_open(10_551_000));
+        assert!(!incident(Fault::Kill).left_open(10_100_000));
+    }
+}
