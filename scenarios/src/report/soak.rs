@@ -22,12 +22,12 @@ const STYLE: &str = "\
     text { font: 12px sans-serif; fill: #333 } \
     .axis line { stroke: #ddd } \
     .heading { font-weight: bold } \
+    .last { font-size: 9px } \
     polyline { fill: none; stroke-width: 1.5 } \
     .one { stroke: #0b7a4b; fill: none } .two { stroke: #c05621; fill: none } .three { stroke: #c53030; fill: none } \
     text.one { fill: #0b7a4b; stroke: none } text.two { fill: #c05621; stroke: none } \
     text.three { fill: #c53030; stroke: none } \
-    .fault { stroke: #7b8794; stroke-dasharray: 2 3 } \
-    .fault text { stroke: none; fill: #555; font-size: 9px }";
+    .fault { stroke: #7b8794; stroke-dasharray: 2 3 }";
 
 /// A line of a panel, by its name.
 struct Series {
@@ -60,7 +60,7 @@ pub fn drawing(soak: &Document) -> String {
         @for (number, panel) in panels.iter().enumerate() {
             (panel.draw(TOP + number as f64 * (PANEL + GAP), &scale))
         }
-        text x=(px(LEFT)) y=(px(height - 8.0)) { (soak) }
+        text.last x=(px(RIGHT)) y=(px(height - 8.0)) text-anchor="end" { (soak) }
     };
     let title = format!(
         "A soak of {} minutes with {}, seed {}",
