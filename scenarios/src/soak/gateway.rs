@@ -16,11 +16,14 @@ use lab::{Lab, Node, Process, Signal, Spec, Stream};
 
 use super::fault::{Fault, Incident};
 use crate::device::Device;
-use crate::stage::gateway::{PATIENCE, sleep_until};
+use crate::stage::gateway::sleep_until;
 use crate::stage::namespaces::{epoch_us, now};
 
 /// How long a host stays locked after the last evidence against it.
 pub(super) const LOCK_TIME: Duration = Duration::from_secs(120);
+
+/// Time for a daemon to do what it was asked to. What it took is recorded; this only tells slow from never.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a learned peer is remembered: short, so that a soak sees many come and go.
 const PEER_EXPIRY: &str = "1m";

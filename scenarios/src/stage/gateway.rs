@@ -15,7 +15,7 @@ use crate::device::{BLOCK_1214, Device, STRING_MATCH};
 use crate::scenario::Outage;
 
 /// Time for a device to be ready, or to be gone again.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A device that is on.
 pub(super) struct Running<'a> {
