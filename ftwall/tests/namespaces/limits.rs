@@ -98,26 +98,114 @@ fn a_daemon_lives_as_another_user_with_the_units_capabilities_alone() {
         return skip(name, "setpriv is not installed");
     }
     in_namespaces_of_root(name, || {
-        let ambient = capabilities("AmbientCapabilities");
-        let bounding = capabilities("CapabilityBoundingSet");
-        let user = USER.to_string();
-        let mut confined = Command::new("setpriv");
-        confined.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-        confined.args([
-            "--no-new-privs",
-            "--bounding-set",
-            &format!("-all,{bounding}"),
-        ]);
-        confined.args([
-            "--inh-caps",
-            &format!("-all,{ambient}"),
-            "--ambient-caps",
-            &ambient,
-        ]);
+        let mut confined = as_the_units_user();
         confined.args([PROGRAM, "run", "--config", CONFIG]);
-        confined.env("XTABLES_LOCKFILE", "/run/ftwall/xtables.lock");
         live(confined);
     });
+}
+
+/// What somebody would try who has taken a daemon over: what for, how, and whether the unit's user and its
+/// filter of system calls each stand in the way.
+const ATTEMPTS: &[(&str, &str, [bool; 2])] = &[
+    (
+        "another file system",
+        "mount -t tmpfs tmpfs /mnt",
+        [true, true],
+    ),
+    ("another root", "chroot / true", [true, true]),
+    ("namespaces of its own", "unshare -m true", [true, true]),
+    (
+        "a device",
+        "mknod /run/attempt c 1 3 && rm /run/attempt",
+        [true, false],
+    ),
+    (
+        "root again",
+        "setpriv --reuid 0 --regid 0 --clear-groups true",
+        [true, true],
+    ),
+    ("passwords", "head -c 1 /etc/shadow", [true, false]),
+    (
+        "a program for others",
+        "touch /usr/bin/attempt && rm /usr/bin/attempt",
+        [true, false],
+    ),
+    ("somebody else's process", "kill -0 $PPID", [true, false]),
+];
+
+#[test]
+fn whoever_takes_a_daemon_over_gets_no_further_and_verdicts_go_on() {
+    let name = "limits::whoever_takes_a_daemon_over_gets_no_further_and_verdicts_go_on";
+    for program in ["setpriv", "systemd-analyze"] {
+        if !is_installed(program) {
+            return skip(name, &format!("{program} is not installed"));
+        }
+    }
+    in_namespaces_of_root(name, || {
+        build_network();
+        make_places();
+        let mut daemon = as_the_units_user();
+        daemon.args([PROGRAM, "run", "--config", CONFIG]);
+        let Some(mut daemon) = at("gw", || Daemon::start_as(daemon)) else {
+            return;
+        };
+        let attempt = |mut limits: Command, how: &str| {
+            let tried = limits.args(["sh", "-c", how]).output();
+            tried.expect("it is installed").status.success()
+        };
+        let filter = filter(&allowed_calls());
+        let filtered = |how: &'static str| {
+            let filter = &filter;
+            std::thread::scope(|scope| {
+                let tried = scope.spawn(move || {
+                    apply_filter(filter).expect("the kernel takes filters");
+                    attempt(Command::new("env"), how)
+                });
+                tried.join().expect("it was tried")
+            })
+        };
+        assert!(
+            attempt(as_the_units_user(), "true"),
+            "ordinary work goes on"
+        );
+        assert!(filtered("true"), "ordinary work goes on");
+        for &(what, how, [user, calls]) in ATTEMPTS {
+            assert!(
+                attempt(Command::new("env"), how),
+                "{what}: not even root gets it"
+            );
+            assert_eq!(attempt(as_the_units_user(), how), !user, "{what}: the user");
+            assert_eq!(filtered(how), !calls, "{what}: the filter");
+        }
+        let client = udp("client", "10.77.1.1:2301");
+        client
+            .send_to(GIFT_PING, "198.18.0.9:1214")
+            .expect("the network is up");
+        daemon.wait_event("client.locked");
+        assert_eq!(daemon.end("TERM").code(), Some(0));
+    });
+}
+
+/// What runs a command as the unit's user, with the unit's capabilities alone.
+fn as_the_units_user() -> Command {
+    let ambient = capabilities("AmbientCapabilities");
+    let bounding = capabilities("CapabilityBoundingSet");
+    let user = USER.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+    command.args([
+        "--no-new-privs",
+        "--bounding-set",
+        &format!("-all,{bounding}"),
+    ]);
+    command.args([
+        "--inh-caps",
+        &format!("-all,{ambient}"),
+        "--ambient-caps",
+        &ambient,
+    ]);
+    command.env("XTABLES_LOCKFILE", "/run/ftwall/xtables.lock");
+    command
 }
 
 /// Everything that happens to a daemon: start, lock, questions, changes, reload, rules that go, succession,
