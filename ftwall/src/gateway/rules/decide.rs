@@ -14,8 +14,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    DECIDE, ENQUEUE, EXEMPT, INBOUND, INSIDE, LOCKED, PEERS, PayloadTest, RuleSettings,
-    destination, harmless, shapes, source,
+    DECIDE, ENQUEUE, EXEMPT, INBOUND, LOCKED, PEERS, PayloadTest, RuleSettings, destination,
+    harmless, shapes, source,
 };
 use crate::gateway::marks::{MarkBit, MarkField};
 use crate::gateway::nft_json::{
@@ -147,12 +147,12 @@ fn entrance_rules(settings: &RuleSettings) -> Vec<Value> {
     rules.push(add_rule(
         DECIDE,
         "from an inside host",
-        &[in_set("==", &source(), INSIDE), goto(OUTWARD.chain)],
+        &[settings.is_inside("==", &source()), goto(OUTWARD.chain)],
     ));
     rules.push(add_rule(
         DECIDE,
         "to an inside host",
-        &[in_set("==", &destination(), INSIDE), goto(INWARD.chain)],
+        &[settings.is_inside("==", &destination()), goto(INWARD.chain)],
     ));
     rules.push(add_rule(
         DECIDE,
@@ -170,7 +170,7 @@ fn crossing_rules(way: Way, settings: &RuleSettings) -> Vec<Value> {
         rules.push(add_rule(
             way.chain,
             "stays inside",
-            &[in_set("==", &destination(), INSIDE), accept()],
+            &[settings.is_inside("==", &destination()), accept()],
         ));
     } else if settings.inbound.is_some() {
         rules.push(add_rule(

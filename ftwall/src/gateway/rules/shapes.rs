@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::SUSPECT;
 use super::decide::Way;
-use crate::gateway::nft_json::{add_rule, compare, equals, field, goto, masked, range, raw};
+use crate::gateway::nft_json::{add_rule, compare, equals, goto, masked, range, raw};
 use crate::protocol::{ByteMatch, Direction, UdpShape};
 
 /// Octets of a UDP header; what nft calls `udp length` counts them.
@@ -21,9 +21,7 @@ pub(super) fn rules(way: Way, shapes: &[UdpShape]) -> Vec<Value> {
     let longest = lengths.map(|length| *length.end()).max();
     let mut rules = Vec::new();
     if let (Some(shortest), Some(longest)) = (shortest, longest) {
-        // The field `udp length`; said so, nft would ask once more whether this is UDP.
-        let length = raw("th", 4 * 8, 2 * 8);
-        let other_length = compare("!=", &length, udp_length(shortest, longest));
+        let other_length = compare("!=", &length(), udp_length(shortest, longest));
         rules.push(add_rule(
             way.datagrams,
             "of no shape's length",
@@ -38,13 +36,21 @@ pub(super) fn rules(way: Way, shapes: &[UdpShape]) -> Vec<Value> {
 /// FastTrack's own shapes are suspect whoever sends them: no other protocol is known to have them.
 fn rule(way: Way, shape: &UdpShape) -> Value {
     let (low, high) = (*shape.payload_len.start(), *shape.payload_len.end());
-    let mut expressions = vec![equals(&field("udp", "length"), udp_length(low, high))];
-    expressions.extend(words(shape.bytes).into_iter().map(Word::comparison));
+    let of_length = equals(&length(), udp_length(low, high));
+    let words = words(shape.bytes).into_iter().map(Word::comparison);
+    // Of the datagrams of about this length, the first word tells most from the shape.
+    let mut expressions: Vec<Value> = words.collect();
+    expressions.insert(expressions.len().min(1), of_length);
     if shape.only_locked {
         expressions.push(way.is_locked());
     }
     expressions.push(goto(SUSPECT));
     add_rule(way.datagrams, shape.name, &expressions)
+}
+
+/// The field that nft calls `udp length`; said so, nft would ask in every rule anew whether this is UDP.
+fn length() -> Value {
+    raw("th", 4 * 8, 2 * 8)
 }
 
 fn udp_length(shortest: u16, longest: u16) -> Value {

@@ -197,12 +197,8 @@ fn field_type(name: &Value) -> Result<Field, RulesetError> {
 }
 
 fn change(verb: &str, element: &Value, set: &Set) -> Result<Change, RulesetError> {
-    if let Some(("prefix", net)) = tagged(element) {
-        let address = number(Kind::Address, &net["addr"])?;
-        let length = net["len"].as_u64().filter(|length| *length <= 32);
-        let length = length.ok_or_else(|| unknown("the prefix", element))?;
-        let hosts = u32::MAX.checked_shr(length as u32).unwrap_or(0);
-        return Ok(Change::AddNetwork(address & !hosts, address | hosts));
+    if let Some((first, last)) = network(element)? {
+        return Ok(Change::AddNetwork(first, last));
     }
     let (element, stays) = match tagged(element) {
         Some(("elem", inner)) => {
@@ -340,6 +336,19 @@ fn test(content: &Value, sets: &[Set]) -> Result<Test, RulesetError> {
     Ok(Test::Compare(load, comparison))
 }
 
+/// First and last address, if this is a network.
+fn network(value: &Value) -> Result<Option<(u32, u32)>, RulesetError> {
+    let Some(("prefix", net)) = tagged(value) else {
+        return Ok(None);
+    };
+    let address = number(Kind::Address, &net["addr"])?;
+    let length = net["len"].as_u64().and_then(|len| u32::try_from(len).ok());
+    let length = length.filter(|length| *length <= 32);
+    let length = length.ok_or_else(|| unknown("the prefix", value))?;
+    let hosts = u32::MAX.checked_shr(length).unwrap_or(0);
+    Ok(Some((address & !hosts, address | hosts)))
+}
+
 /// A set's element that is renewed and asks for more than its share.
 fn over(content: &Value, sets: &[Set]) -> Result<Test, RulesetError> {
     let error = || unknown("the change of a set", content);
@@ -374,6 +383,9 @@ fn comparison(
     let (low, high) = match tagged(right) {
         Some(("range", Value::Array(ends))) if ends.len() == 2 => {
             (number(kind, &ends[0])?, number(kind, &ends[1])?)
+        }
+        Some(("prefix", _)) if kind == Kind::Address => {
+            network(right)?.ok_or_else(|| unknown("the network", right))?
         }
         _ => {
             let number = number(kind, right)?;

@@ -78,6 +78,23 @@ fn drops(ruleset: &Ruleset, packet: &[u8]) -> bool {
 }
 
 #[test]
+fn an_address_is_compared_with_a_network() {
+    let inside = |op, net: &str| {
+        let net = nft::prefix(net.parse().expect("a net"));
+        dropping(&[nft::compare(op, &nft::field("ip", "saddr"), net)])
+    };
+    for (net, holds) in [
+        ("10.77.0.0/16", true),
+        ("10.78.0.0/16", false),
+        ("10.76.0.0/15", true),
+        ("10.77.1.1/32", true),
+    ] {
+        assert_eq!(drops(&inside("==", net), &udp(b"hello")), holds, "{net}");
+        assert_eq!(drops(&inside("!=", net), &udp(b"hello")), !holds, "{net}");
+    }
+}
+
+#[test]
 fn every_kind_of_expression_the_rules_use_says_what_nft_would_say() {
     let source = nft::field("ip", "saddr");
     let first = nft::raw("th", 64, 16);
