@@ -69,4 +69,8 @@ require_cargo() {
   exit 1
 }
 
+# shellcheck disable=SC2034 # the stages use it
 lab_packages=(nftables:nft iptables:iptables-nft)
+
+# libraries_of PROGRAM...: the files they are linked with.
+libraries_of() { ldd "$@" 2>/dev/null | sed -nE 's/[^/]*(\/[^ ]+) \(0x.*/\1/p' | sort -u; }

@@ -72,7 +72,7 @@ impl Lab {
     /// # Panics
     /// When there is no such node.
     pub fn capture(&self, node: &str, interface: &str) -> Result<Capture, CaptureError> {
-        Capture::start(self.node(node), interface, Capture::WHOLE)
+        self.node(node).capture(interface)
     }
 
     /// As [`Lab::capture`], keeping only the first `octets` of each frame: for long downloads.
@@ -136,6 +136,27 @@ impl Lab {
 const NAMED_NAMESPACES: &str = "/run/netns";
 
 impl Node {
+    /// A host that somebody else has set up, a container say, by a process that lives in it.
+    ///
+    /// # Errors
+    /// When there is no such process, or another user's.
+    pub fn of_process(name: impl Into<String>, process: u32) -> io::Result<Self> {
+        Ok(Self {
+            name: name.into(),
+            role: Role::Host,
+            address: None,
+            namespace: Arc::new(Namespace::of_process(process)?),
+        })
+    }
+
+    /// Starts recording every frame of one of its interfaces, as [`Lab::capture`] does.
+    ///
+    /// # Errors
+    /// When the interface does not exist or packet sockets are refused.
+    pub fn capture(&self, interface: &str) -> Result<Capture, CaptureError> {
+        Capture::start(self, interface, Capture::WHOLE)
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -36,6 +36,13 @@ impl Namespace {
         })
     }
 
+    /// The namespace a process lives in.
+    pub(crate) fn of_process(process: u32) -> io::Result<Self> {
+        Ok(Self {
+            fd: File::open(format!("/proc/{process}/ns/net"))?.into(),
+        })
+    }
+
     /// Moves the calling thread into this namespace, for good.
     pub(crate) fn enter_thread(&self) -> io::Result<()> {
         Ok(setns(&self.fd, CloneFlags::CLONE_NEWNET)?)

@@ -4,7 +4,7 @@
 //! In namespaces every scenario gets a capsule of its own, in which this program runs itself again with
 //! the hidden command [`INSIDE`]; what it finds comes back as one line of JSON.
 
-mod cast;
+pub mod cast;
 pub(crate) mod gateway;
 mod keep;
 pub mod memory;

@@ -1,4 +1,5 @@
-//! Who acts in a run, as command lines: run in namespaces, read by the same definitions in memory.
+//! Who acts in a run, as command lines: run in namespaces or containers, read by the same definitions in
+//! memory.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -12,16 +13,16 @@ use simulator::population::PORT_RANGE;
 use crate::scenario::{Actor, Browser, Client, Peers, Scenario, host_name};
 
 /// The web server that everybody browses.
-pub(super) const WEB_SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
+pub const WEB_SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 
 /// A program of a run and where it runs.
-pub(super) struct Part {
+pub struct Part {
     /// The node.
-    pub(super) node: String,
+    pub node: String,
     /// Its name in reports.
-    pub(super) who: String,
+    pub who: String,
     /// What the simulator is told, its own name left out.
-    pub(super) args: Vec<String>,
+    pub args: Vec<String>,
 }
 
 impl Part {
@@ -32,15 +33,21 @@ impl Part {
 }
 
 /// The programs of a scenario: those outside, which must be ready first, and those inside.
-pub(super) struct Cast {
-    pub(super) peers: Vec<Part>,
-    pub(super) servers: Vec<Part>,
-    pub(super) inside: Vec<Part>,
+pub struct Cast {
+    /// Outside peers.
+    pub peers: Vec<Part>,
+    /// The servers of the control group.
+    pub servers: Vec<Part>,
+    /// Everybody inside.
+    pub inside: Vec<Part>,
 }
 
 impl Cast {
     /// Writes the command lines of a scenario.
-    pub(super) fn of(scenario: &Scenario, seed: u64) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When a client's opener has no name on the command line.
+    pub fn of(scenario: &Scenario, seed: u64) -> anyhow::Result<Self> {
         let mut cast = Self {
             peers: Vec::new(),
             servers: Vec::new(),
