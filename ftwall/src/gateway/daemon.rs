@@ -28,7 +28,7 @@ use super::messenger::{Addressee, Messenger, Orders};
 use super::opening::{Leftovers, Ready, Way, find_way, open_queues};
 use super::operations::{Load, Operations};
 use super::pulse::Pulse;
-use super::queue::QueueReader;
+use super::queue::{self, QueueReader};
 use super::rules::{RuleSettings, WhenDown};
 use super::rules_guard::{RulesGuard, Surroundings};
 use super::service_manager::ServiceManager;
@@ -158,7 +158,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         marks: rule_settings.marks,
         queues,
         injector,
-        interfaces: InterfaceNames::default(),
+        interfaces: InterfaceNames::open(),
         sets: Some(sets.requests()),
         sign_of_life: rule_settings
             .answered_by(shard)
@@ -386,7 +386,6 @@ pub(super) struct Daemon {
     #[cfg(feature = "http")]
     visitors: Option<Visitors>,
     /// All that are open.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only visitors ask"))]
     pub(super) queues: Vec<ReadyQueue>,
     /// When a schedule opens or closes, or a mode set for a time is over.
     next_change: Option<Timestamp>,
@@ -563,6 +562,8 @@ impl Daemon {
         let counted = self.workers.ask_all(Request::Statistics);
         let counted = counted.into_iter().flatten();
         counted.for_each(|counted| statistics += counted);
+        let queues = self.queues.iter().map(|queue| queue.number);
+        statistics.queue_losses = queue::losses_of(queues);
         statistics.events_lost = self.events.lost();
         statistics.webhook = self.told.delivered();
         statistics

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::backend::Backend;
+use super::confinement::{Lacking, Layer, confine};
 use super::failure::{DEGRADED, NO_PRIVILEGE};
 use super::inject::Injector;
 use super::nft::{self, Listing};
@@ -125,6 +126,7 @@ pub fn examine() -> Report {
     checks.push(check_buffer());
     checks.push(check_forwarding());
     checks.push(check_accounting());
+    checks.push(check_confinement(&lacking()));
     let listing = listing.unwrap_or_default();
     checks.push(check_inbound(&listing));
     checks.push(check_flow_tables(&listing));
@@ -343,6 +345,31 @@ fn check_accounting() -> Check {
     good("conntrack counters", detail)
 }
 
+/// What does not hold a thread that is to be confined, tried on one that does nothing else.
+fn lacking() -> Vec<Lacking> {
+    std::thread::scope(|scope| {
+        let tried = scope.spawn(confine).join();
+        tried.expect("what cannot be had is said and not a panic")
+    })
+}
+
+fn check_confinement(lacking: &[Lacking]) -> Check {
+    let name = "confined threads";
+    if lacking.is_empty() {
+        return good(name, "whoever reads packets reaches nothing else");
+    }
+    let is_doubled = |lacking: &Lacking| lacking.layer == Layer::Landlock;
+    let state = if lacking.iter().all(is_doubled) {
+        // The filter of system calls refuses the same.
+        State::Unneeded
+    } else {
+        State::Degraded
+    };
+    let detail: Vec<String> = lacking.iter().map(Lacking::to_string).collect();
+    let remedy = "a kernel with CONFIG_SECCOMP_FILTER and CONFIG_SECURITY_LANDLOCK; on processors without a filter, the unit";
+    bad(name, state, detail.join("; "), remedy)
+}
+
 fn check_inbound(listing: &Listing) -> Check {
     match inbound::find(listing) {
         Some(guard) => good("inbound block", guard.to_string()),
@@ -439,6 +466,20 @@ mod tests {
             shown.starts_with("flow tables        degraded     packets that take a flow table"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn a_thread_without_landlock_is_confined_by_its_filter_and_without_a_filter_by_less() {
+        let lacking = |layer| Lacking {
+            layer,
+            reason: "this kernel has none".to_owned(),
+        };
+        assert_eq!(check_confinement(&[]).state, State::Ok);
+        let without_landlock = check_confinement(&[lacking(Layer::Landlock)]);
+        assert_eq!(without_landlock.state, State::Unneeded);
+        assert_eq!(without_landlock.detail, "Landlock: this kernel has none");
+        let without_both = [lacking(Layer::Landlock), lacking(Layer::Seccomp)];
+        assert_eq!(check_confinement(&without_both).state, State::Degraded);
     }
 
     #[test]

@@ -13,9 +13,9 @@ use super::queue::Hop;
 use crate::{InterfaceName, Link, Timestamp};
 
 /// Names by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct InterfaceNames {
-    /// Any socket does; opened when the first name is asked for.
+    /// Any socket does.
     socket: Option<OwnedFd>,
     /// So few that looking through them is quicker than a hash.
     known: Vec<Known>,
@@ -35,6 +35,18 @@ const BELIEVED: Duration = Duration::from_secs(2);
 const MOST: usize = 64;
 
 impl InterfaceNames {
+    /// Opens the socket by which names are asked for, if any ever is: a later configuration may, and a
+    /// thread that reads packets opens nothing any more.
+    #[must_use]
+    pub fn open() -> InterfaceNames {
+        let socket =
+            open().inspect_err(|error| warn!(%error, "interfaces cannot be asked for their names"));
+        InterfaceNames {
+            socket: socket.ok(),
+            known: Vec::new(),
+        }
+    }
+
     /// A packet's way, in words of the engine's.
     pub fn link(&mut self, hop: Hop, now: Timestamp) -> Link {
         Link {
@@ -71,12 +83,7 @@ impl InterfaceNames {
         known.name
     }
 
-    fn ask(&mut self, index: u32) -> Option<InterfaceName> {
-        if self.socket.is_none() {
-            self.socket = open()
-                .inspect_err(|error| warn!(%error, "interfaces cannot be asked for their names"))
-                .ok();
-        }
+    fn ask(&self, index: u32) -> Option<InterfaceName> {
         let name = netdevice::index_to_name_inlined(self.socket.as_ref()?, index).ok()?;
         name.as_str().parse().ok()
     }
@@ -99,7 +106,7 @@ mod tests {
     fn the_kernel_tells_a_name_which_is_then_believed_for_a_while() {
         let loopback =
             netdevice::name_to_index(open().expect("a socket"), "lo").expect("it is there");
-        let mut names = InterfaceNames::default();
+        let mut names = InterfaceNames::open();
         let now = Timestamp::from_secs(1000);
         let hop = Hop {
             entered: loopback,
@@ -121,7 +128,7 @@ mod tests {
 
     #[test]
     fn numbers_that_no_interface_has_are_bounded_too() {
-        let mut names = InterfaceNames::default();
+        let mut names = InterfaceNames::open();
         for index in 1..=1000 {
             let hop = Hop {
                 entered: u32::MAX / 2 - index,

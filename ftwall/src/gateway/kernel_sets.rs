@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::confinement;
 use super::nft_json::{add_elements, address, concat, delete_elements, expiring};
 use super::rules::{ALIVE, LOCKED, PEERS, PROVEN, Transport};
 use super::set_elements::{SetError, SetWriter};
@@ -90,6 +91,8 @@ impl KernelSets {
         let (failed, failures) = channel();
         let (end, ended) = channel();
         let work = move || {
+            // What is lacking is said for the workers, who lack the same.
+            let _ = confinement::confine();
             write_until_closed(&received, &failed, &mut writer);
             drop(end);
         };

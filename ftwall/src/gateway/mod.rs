@@ -8,6 +8,7 @@ pub mod beside;
 pub mod capture;
 mod client_files;
 pub mod clock;
+pub mod confinement;
 pub mod daemon;
 pub mod doctor;
 pub mod drift;

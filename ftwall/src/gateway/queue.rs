@@ -392,6 +392,16 @@ pub fn losses(number: u16) -> Option<Losses> {
     standing(number).map(|standing| standing.losses)
 }
 
+/// What the kernel has lost of all these queues, as far as it says.
+pub fn losses_of(queues: impl IntoIterator<Item = u16>) -> Losses {
+    let mut all = Losses::default();
+    queues
+        .into_iter()
+        .filter_map(losses)
+        .for_each(|losses| all += losses);
+    all
+}
+
 /// One row of the kernel's table: queue, port, waiting, copy mode, copy range, dropped for want of room
 /// in the queue, dropped for want of room in the buffer, last packet's number (from 1 on), 1.
 fn row_of(row: &str, number: u16) -> Option<Standing> {

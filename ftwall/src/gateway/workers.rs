@@ -1,16 +1,19 @@
 //! All workers, each on a thread of its own, and how the rest of the daemon speaks to them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use thiserror::Error;
+use tracing::warn;
 
 use super::bell::Bell;
+use super::confinement::{self, Lacking};
 use super::worker::{Inbox, Reply, Request, Worker};
 
 /// Requests that may wait for one worker.
@@ -46,17 +49,24 @@ struct Handle {
 }
 
 impl Workers {
-    /// Starts a thread for each worker.
+    /// Starts a thread for each worker, which confines itself before it takes the first packet.
     ///
     /// # Errors
     /// When the system has no threads or descriptors left.
     pub fn start(workers: Vec<Worker>) -> io::Result<Workers> {
         let ended = Bell::new()?;
+        let (confined, lacking) = channel();
         let handles = workers
             .into_iter()
             .enumerate()
-            .map(|(place, worker)| start(place, worker, &ended))
+            .map(|(place, worker)| start(place, worker, &ended, confined.clone()))
             .collect::<io::Result<_>>()?;
+        drop(confined);
+        // The same for all, of the same kernel.
+        let lacking: BTreeSet<Lacking> = lacking.iter().flatten().collect();
+        for lacking in lacking {
+            warn!(%lacking, "threads that read packets are confined by less than they could be");
+        }
         Ok(Workers { handles, ended })
     }
 
@@ -150,7 +160,12 @@ impl Handle {
     }
 }
 
-fn start(place: usize, mut worker: Worker, ended: &Bell) -> io::Result<Handle> {
+fn start(
+    place: usize,
+    mut worker: Worker,
+    ended: &Bell,
+    confined: Sender<Vec<Lacking>>,
+) -> io::Result<Handle> {
     let (requests, received) = sync_channel(BACKLOG);
     let bell = Bell::new()?;
     let rounds = Arc::new(AtomicU64::new(0));
@@ -162,6 +177,9 @@ fn start(place: usize, mut worker: Worker, ended: &Bell) -> io::Result<Handle> {
     let last_ring = RungWhenDropped(ended.clone());
     let work = move || {
         let _last_ring = last_ring;
+        // Whoever starts a worker waits for this.
+        let _ = confined.send(confinement::confine());
+        drop(confined);
         let served = worker.serve(&inbox);
         (worker, served)
     };
@@ -190,7 +208,6 @@ impl Drop for RungWhenDropped {
 mod tests {
     use std::os::linux::net::SocketAddrExt as _;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
-    use std::sync::mpsc::channel;
 
     use super::super::clock::Clock;
     use super::super::event_log::EventLog;
@@ -271,7 +288,7 @@ mod tests {
             marks: MarkField::DEFAULT,
             queues: Vec::new(),
             injector: None,
-            interfaces: InterfaceNames::default(),
+            interfaces: InterfaceNames::open(),
             sets: None,
             sign_of_life: None,
             neighbours,

@@ -399,7 +399,7 @@ fn expand(name: &str) -> BTreeSet<String> {
 }
 
 /// The call that a line of strace's is about; nothing if it is about something else.
-fn call_of(line: &str) -> Option<&str> {
+pub(crate) fn call_of(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once(' ')?;
     let rest = rest.trim_start();
     let rest = rest.strip_prefix("<... ").unwrap_or(rest);
@@ -438,7 +438,7 @@ fn compile(names: &[&str]) -> Option<BpfProgram> {
     compiled.remove("daemon")
 }
 
-fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     run("sh", &["-c", &format!("command -v {program}")])
         .status
         .success()

@@ -2,6 +2,7 @@
 //! of its own, so that no rule of the machine it runs on is ever touched.
 
 mod client_files;
+mod confinement;
 mod events;
 mod firewalls;
 mod hang;

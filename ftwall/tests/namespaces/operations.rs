@@ -214,7 +214,7 @@ pub(crate) fn said(arguments: &[&str], code: i32) -> String {
     words(&output.stdout)
 }
 
-fn json(arguments: &[&str]) -> Value {
+pub(crate) fn json(arguments: &[&str]) -> Value {
     let text = said(&[arguments, &["-o", "json"]].concat(), 0);
     serde_json::from_str(&text).expect("JSON was asked for")
 }
