@@ -25,6 +25,7 @@ use super::kept_state::KeptState;
 use super::kernel_memory;
 use super::kernel_sets::{KernelSets, blocked};
 use super::messenger::{Addressee, Messenger, Orders};
+use super::only_one::OnlyOne;
 use super::opening::{Leftovers, Ready, Way, find_way, open_queues};
 use super::operations::{Load, Operations};
 use super::pulse::Pulse;
@@ -105,6 +106,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
         let message = "this ftwall was built without the feature http: http_listen must be off";
         return Err(Misconfigured(message.to_owned()).into());
     }
+    let only_one = OnlyOne::claim()?;
     let clock = Clock::start();
     let webhook = Messenger::start(Addressee::new(settings.webhook.as_ref())?, clock)?;
     let client_files = settings
@@ -199,6 +201,7 @@ pub fn run(settings: RunSettings, source: ConfigurationSource) -> anyhow::Result
     let workers = Workers::start(workers).context("starting the workers")?;
     let mut daemon = Daemon {
         clock,
+        only_one,
         control,
         #[cfg(feature = "http")]
         visitors,
@@ -380,6 +383,7 @@ fn left_in_kernel(leftovers: &Leftovers, clock: Clock) -> anyhow::Result<Vec<Rem
 /// What is left to the thread that started everything.
 pub(super) struct Daemon {
     clock: Clock,
+    only_one: OnlyOne,
     pub(super) operations: Operations,
     pub(super) guard: RulesGuard,
     control: Option<ControlServer>,
@@ -448,6 +452,7 @@ impl Daemon {
                 self.next_change = self.operations.next_change(self.clock.now());
                 self.pulse.manager().ready();
             }
+            self.only_one.turn_away();
             self.answer_operators();
             #[cfg(feature = "http")]
             self.answer_visitors();

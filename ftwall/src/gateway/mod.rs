@@ -30,6 +30,7 @@ pub mod netlink_queue;
 pub mod nfqueue;
 pub mod nft;
 pub mod nft_json;
+mod only_one;
 mod opening;
 pub mod operations;
 pub mod program;
