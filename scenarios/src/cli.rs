@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::Device;
 use crate::scenario::USUAL_SEED;
+use crate::soak::Fault;
 
 /// Plays scenarios without and with a filter on the gateway, and judges both runs.
 ///
@@ -45,6 +46,13 @@ pub enum Command {
     /// KiB may grow by a tenth or 2 MiB between the first and the last quarter of the longest life of a daemon,
     /// after a warm-up of ten minutes and if it lasted twenty; open descriptors by three over all.
     Soak(SoakOptions),
+    /// Do something to a gateway under load, each fault to a gateway of its own, and say what became of it.
+    ///
+    /// The last line is `faults=N void=N leaked=N excused=N interrupted=N skipped=N`. Exit status: 0 if nothing
+    /// is void, leaked or interrupted, 1 if something is. Traffic of clean hosts may be interrupted for a
+    /// second beyond what the same does where there is no device; reloads and hand-overs may not be noticed.
+    /// What passes while somebody else has taken all rules away is counted as excused.
+    Faults(FaultsOptions),
     /// Measure in namespaces what ftwall costs a gateway; the same as `ftwall bench`.
     Bench(ftwall::bench::BenchArgs),
     /// Play one scenario in the capsule this process is in, and print its outcome as JSON.
@@ -53,6 +61,9 @@ pub enum Command {
     /// Soak in the capsule this process is in.
     #[command(hide = true, name = crate::soak::INSIDE)]
     SoakInside(SoakOptions),
+    /// Play faults in the capsule this process is in.
+    #[command(hide = true, name = crate::faults::INSIDE)]
+    FaultsInside(FaultsOptions),
 }
 
 /// Options of `scenarios run`.
@@ -146,6 +157,40 @@ impl SoakOptions {
     pub fn length(&self) -> Duration {
         Duration::from_secs_f64(self.minutes * 60.0)
     }
+}
+
+/// Options of `scenarios faults`.
+#[derive(Debug, Args)]
+pub struct FaultsOptions {
+    /// Names of faults, with commas between them [default: all].
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = fault)]
+    pub only: Vec<Fault>,
+    /// Seed of everything that is drawn.
+    #[arg(long, value_name = "N", default_value_t = USUAL_SEED)]
+    pub seed: u64,
+    /// Write `faults.json`, `faults.md`, `faults.html` and the daemons' logs into this directory.
+    #[arg(long, value_name = "DIR", default_value = "faults")]
+    pub out: PathBuf,
+    /// The device under test; faults of a daemon are skipped where it has none.
+    #[arg(long = "dut", value_name = "DEVICE", value_enum, default_value_t = Device::Ftwall)]
+    pub device: Device,
+    /// Give everybody so many times as long, and the web as much more patience.
+    #[arg(long, value_name = "N", default_value_t = NonZeroU32::MIN)]
+    pub slowness: NonZeroU32,
+}
+
+impl FaultsOptions {
+    /// Those that are to be played, in the order of the table.
+    pub fn faults(&self) -> impl Iterator<Item = Fault> + '_ {
+        let is_wanted = |fault: &Fault| self.only.is_empty() || self.only.contains(fault);
+        Fault::ALL.into_iter().filter(is_wanted)
+    }
+}
+
+fn fault(text: &str) -> Result<Fault, String> {
+    let named = Fault::ALL.into_iter().find(|fault| fault.name() == text);
+    let names = || Fault::ALL.map(Fault::name).join(", ");
+    named.ok_or_else(|| format!("none of {}", names()))
 }
 
 /// Longest soak: a week.

@@ -10,6 +10,7 @@ pub mod campaign;
 pub mod catalog;
 pub mod cli;
 pub mod device;
+pub mod faults;
 pub mod generate;
 pub mod judge;
 pub mod ledger;

@@ -15,6 +15,7 @@ use scenarios::campaign::{Campaign, Programme, Step, Tally};
 use scenarios::catalog;
 use scenarios::cli::{Cli, Command, CompareOptions, PlayOptions, RandomOptions, RunOptions, Stage};
 use scenarios::device::Device;
+use scenarios::faults;
 use scenarios::generate;
 use scenarios::outcome::{Outcome, Totals};
 use scenarios::progress::Progress;
@@ -40,8 +41,10 @@ fn main() -> ExitCode {
         Command::Compare(options) => compare(&options),
         Command::Bench(args) => bench(&args),
         Command::Soak(options) => soak::run(&options).map(exit_code),
+        Command::Faults(options) => faults::run(&options).map(exit_code),
         Command::PlayInside(options) => play_inside(&options),
         Command::SoakInside(options) => soak::play_inside(&options).map(exit_code),
+        Command::FaultsInside(options) => faults::play_inside(&options).map(exit_code),
     };
     done.unwrap_or_else(|error| {
         eprintln!("scenarios: {error:#}");

@@ -11,6 +11,7 @@ mod reports;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::RangeInclusive;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -229,8 +230,20 @@ pub struct Observations {
     pub ended: BTreeMap<String, usize>,
     /// When each host had shown enough for any careful gateway to know it, in microseconds.
     pub identified_us: BTreeMap<String, u64>,
+    /// When each connection was dialled, and the last payload that it carried, each way.
+    pub last_words: Vec<(u64, Sighting)>,
     /// Witnesses that contradict each other.
     pub disagreements: Vec<Disagreement>,
+}
+
+/// Frames on their way from hosts inside to peers, of a time.
+pub(crate) fn towards_peers<'a>(
+    site: &'a Site,
+    inside: &'a [Frame],
+    time: &'a RangeInclusive<u64>,
+) -> impl Iterator<Item = &'a Frame> {
+    let during = inside.iter().filter(|frame| time.contains(&frame.at_us));
+    during.filter(|frame| frames::destination(frame).is_some_and(|to| site.peers.contains(&to)))
 }
 
 /// What a host showed so shortly before its device died may have been understood in part only, and is
@@ -276,6 +289,14 @@ impl Observations {
             &register,
         ));
         joined.sightings.extend(outside.probes_outward(&register));
+        let wires = [
+            (&inside, Witness::InsideWire, Direction::Inward),
+            (&outside, Witness::OutsideWire, Direction::Outward),
+        ];
+        for (wire, witness, direction) in wires {
+            let last = wire.last_words(witness, direction, &register);
+            joined.last_words.extend(last);
+        }
         joined.sightings.extend(peers.sightings(&register));
         joined.sightings.extend(clients.stream_sightings());
         joined.admit_datagrams(inside.datagrams_inward(&register), &genuine);

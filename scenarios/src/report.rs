@@ -4,6 +4,7 @@
 //! no script runs. Whatever was measured is data here and escaped where it is written.
 
 mod drawing;
+mod faults;
 mod index;
 mod junit;
 mod lanes;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+pub use faults::fault_page;
 pub use soak::drawing as soak_drawing;
 pub use table::Table;
 

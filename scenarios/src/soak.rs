@@ -5,11 +5,18 @@
 //! Every round is judged as a scenario of the catalogue is, by the same witnesses. A host that has given
 //! itself away in one round is known in the next, and nothing of it may pass at all.
 
-mod account;
+pub(crate) mod account;
+pub(crate) mod connections;
+mod daemon;
+mod damage;
 mod document;
-mod fault;
-mod gateway;
+pub(crate) mod fault;
+mod flood;
+pub(crate) mod gateway;
 mod growth;
+mod limit;
+mod manager;
+pub(crate) mod place;
 mod programme;
 mod samples;
 
@@ -25,8 +32,9 @@ use lab::capsule::Capsule;
 
 use self::account::Account;
 use self::fault::{Deck, Progress};
-use self::gateway::{Gateway, Place, Watched};
+use self::gateway::Gateway;
 use self::growth::Growths;
+use self::place::Place;
 use crate::binaries::Binaries;
 use crate::cli::SoakOptions;
 use crate::device::Device;
@@ -38,14 +46,19 @@ use crate::stage::namespaces::{Stage, Troupe, Wires, build, epoch_us, frames, no
 use crate::stage::{House, site};
 
 pub use account::Interval;
+pub(crate) use daemon::{CLOCK, Watched, mount};
 pub use document::Document;
 pub use fault::{Fault, Incident};
 pub use growth::Growth;
-pub use programme::round;
+pub use programme::{round, round_lasting};
 pub use samples::Sample;
 
 /// The hidden command by which this program soaks inside a capsule.
 pub const INSIDE: &str = "soak-inside";
+
+/// Undecided packets of anybody are dropped while no daemon can judge them: hosts go on giving themselves
+/// away in every round, and would be met by nobody.
+const WHEN_DOWN: &str = "when_down = \"drop\"";
 
 /// Where the daemons' log goes.
 const LOG: &str = "ftwall.log";
@@ -135,7 +148,7 @@ struct Soak<'a> {
 
 impl Soak<'_> {
     fn play(&self, account: &mut Account, document: &mut Document) -> anyhow::Result<()> {
-        let (place, watched) = (Place::new()?, Watched::default());
+        let (place, watched) = (Place::new("soak", WHEN_DOWN)?, Watched::default());
         let (daemon, metrics) = (&watched, place.metrics());
         let lab = build(self.scenario, self.options.seed)?;
         let program = &self.binaries.ftwall;
@@ -183,6 +196,7 @@ impl Soak<'_> {
                 scenario: self.scenario,
                 seed,
                 simulator: &self.binaries.simulator,
+                peers_only: false,
             };
             let (record, mut incident) = round.play(|began| {
                 sleep_until(began + instant);
@@ -205,19 +219,22 @@ impl Soak<'_> {
 }
 
 /// One round on a network that stands.
-struct Round<'a> {
-    lab: &'a Lab,
-    scenario: &'a Scenario,
-    seed: u64,
-    simulator: &'a Path,
+pub(crate) struct Round<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) seed: u64,
+    pub(crate) simulator: &'a Path,
+    /// Whether the wires record what goes to peers and comes from them only: nothing else is judged by them.
+    pub(crate) peers_only: bool,
 }
 
 impl Round<'_> {
-    fn play<T>(
+    /// Plays it while something is done from the moment on that is passed; returns what that came to.
+    pub(crate) fn play<T>(
         &self,
         meanwhile: impl FnOnce(Instant) -> anyhow::Result<T>,
     ) -> anyhow::Result<(Record, T)> {
-        let wires = Wires::record(self.lab, false)?;
+        let wires = Wires::record(self.lab, self.peers_only)?;
         let mut troupe = Troupe::open(self.lab, self.scenario, self.seed, self.simulator)?;
         let mut record = Record {
             began_us: epoch_us(),

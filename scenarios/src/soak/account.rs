@@ -8,11 +8,11 @@ use ftwall::bench::Latencies;
 use serde::Serialize;
 
 use super::fault::{Fault, Incident};
-use super::gateway::LOCK_TIME;
+use super::place::LOCK_TIME;
 use crate::judge::{Finding, HostTerms, Run, Terms, Weight, effect};
 use crate::ledger::Ledger;
 use crate::level::Level;
-use crate::observe::{Observations, Site};
+use crate::observe::{Observations, Sighting, Site, towards_peers};
 use crate::record::Record;
 use crate::stage::namespaces::micros;
 use crate::web::{End, Request, WebAccount};
@@ -41,28 +41,31 @@ pub struct Interval {
 
 /// Judges rounds, one after another.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     terms: Terms,
     usual: WebAccount,
     /// When each host gave itself away in the last round in which it did.
     known: BTreeMap<String, u64>,
+    /// The longest time for which a clean host was cut off in rounds in which nothing happened.
+    pub(crate) calm_cut_us: u64,
     times: BTreeMap<u64, Vec<Duration>>,
     pub(super) intervals: BTreeMap<u64, Interval>,
-    pub(super) findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     /// Contacts that only a gateway without rules let through.
-    pub(super) excused: usize,
+    pub(crate) excused: usize,
     /// Requests that a fault explains.
-    pub(super) explained: usize,
-    pub(super) leaked: usize,
+    pub(crate) explained: usize,
+    pub(crate) leaked: usize,
 }
 
 impl Account {
     /// Rounds are held against what is usual of the web in the `control` run.
-    pub(super) fn new(terms: Terms, control: &Run) -> Self {
+    pub(crate) fn new(terms: Terms, control: &Run) -> Self {
         Self {
             terms,
             usual: control.web.clone(),
             known: BTreeMap::new(),
+            calm_cut_us: 0,
             times: BTreeMap::new(),
             intervals: BTreeMap::new(),
             findings: Vec::new(),
@@ -72,27 +75,44 @@ impl Account {
         }
     }
 
+    /// How many hosts have given themselves away.
+    pub(crate) fn known(&self) -> usize {
+        self.known.len()
+    }
+
     /// How many findings weigh so much.
-    pub(super) fn count(&self, weight: Weight) -> usize {
+    pub(crate) fn count(&self, weight: Weight) -> usize {
         let weighs = |finding: &&Finding| finding.weight() == weight;
         self.findings.iter().filter(weighs).count()
     }
 
     /// Judges one round, and enters into its incidents what they did to whom.
-    pub(super) fn enter(&mut self, site: &Site, mut record: Record, incidents: &mut [Incident]) {
+    pub(crate) fn enter(&mut self, site: &Site, mut record: Record, incidents: &mut [Incident]) {
         record.evidence.known_us = self.still_locked(record.evidence.ended_us);
         record.evidence.blind_us = incidents
             .iter()
             .filter(|incident| incident.fault.blinds())
-            .map(|incident| (incident.at_us, incident.over_us))
+            .map(Incident::blind_us)
             .collect();
         let mut observations = record.observations(site);
         let web = WebAccount::read(&record.evidence.clients);
         self.count_traffic(&observations, &web);
+        if incidents.is_empty() {
+            self.calm_cut_us = self.calm_cut_us.max(self.cut_us(&web, 0));
+        }
         for incident in &mut *incidents {
             incident.clean_hosts_waited_us = self.waited_us(incident, &web);
+            incident.clean_hosts_cut_us = self.cut_us(&web, incident.at_us);
+            incident.clean_requests = felt(incident, &web).count();
+            incident.clean_requests_failed = failed(incident, &web);
+            let while_felt = incident.at_us..=incident.felt_until_us();
+            let tried = towards_peers(site, &record.evidence.inside, &while_felt);
+            incident.tried = tried.count();
             let known_us = &record.evidence.known_us;
             incident.refused_after_us = refused_after_us(incident, &observations, known_us);
+        }
+        for incident in incidents.iter_mut() {
+            hear_last_words(incident, &mut observations);
         }
         self.excused += excuse(&mut observations, incidents);
         let terms = self.terms_for(&record.evidence.known_us, incidents);
@@ -138,8 +158,8 @@ impl Account {
 
     /// Of a host that is locked from the beginning nothing at all is allowed.
     fn terms_for(&self, known_us: &BTreeMap<String, u64>, incidents: &[Incident]) -> Terms {
-        let is_kill = |incident: &&Incident| incident.fault == Fault::Kill;
-        let restarts = incidents.iter().filter(is_kill).count();
+        let forgets = |incident: &&Incident| incident.fault.forgets();
+        let restarts = incidents.iter().filter(forgets).count();
         let mut terms = self.terms.clone();
         for (host, expected) in &mut terms.hosts {
             let is_known = known_us.contains_key(host);
@@ -158,15 +178,25 @@ impl Account {
     }
 
     fn waited_us(&self, incident: &Incident, web: &WebAccount) -> u64 {
-        let felt = web
-            .requests
-            .iter()
-            .filter(|request| incident.is_felt_between(request.began_us, ended_us(request)));
-        let waited = felt.map(|request| {
+        let waited = felt(incident, web).map(|request| {
             let usual = self.usual.usual(&request.kind).unwrap_or_default();
             micros(request.took().saturating_sub(usual))
         });
         waited.max().unwrap_or(0)
+    }
+
+    /// The longest time from which on nothing of a kind got through that a host asked for: a request that
+    /// TCP sends again after a pause of its own waits longer than traffic was interrupted.
+    fn cut_us(&self, web: &WebAccount, from_us: u64) -> u64 {
+        let requests = web.requests.iter();
+        let cut = requests
+            .filter(|request| ended_us(request) >= from_us)
+            .map(|request| {
+                let usual = self.usual.usual(&request.kind).unwrap_or_default();
+                let through_us = through_us(request, web).unwrap_or(ended_us(request));
+                through_us.saturating_sub(request.began_us + micros(usual))
+            });
+        cut.max().unwrap_or(0)
     }
 
     fn count_traffic(&mut self, observations: &Observations, web: &WebAccount) {
@@ -222,6 +252,25 @@ impl Account {
     }
 }
 
+/// A session that was up when the daemon came is no more than its beginning to the ledger, which excuses that.
+/// What counts is when it was cut.
+fn hear_last_words(incident: &mut Incident, observations: &mut Observations) {
+    if incident.fault != Fault::LateStart {
+        return;
+    }
+    let was_up = |(began_us, _): &&(u64, Sighting)| *began_us < incident.over_us;
+    let last = observations.last_words.iter().filter(was_up);
+    let last: Vec<_> = last.map(|(_, sighting)| sighting.clone()).collect();
+    let latest_us = last.iter().map(|sighting| sighting.at_us).max();
+    let after_us = latest_us.map_or(0, |at_us| at_us.saturating_sub(incident.over_us));
+    incident.noted.push(format!(
+        "{} sessions had been up; the last word of one passed {:.2} s after the daemon was ready",
+        last.len(),
+        after_us as f64 / 1e6
+    ));
+    observations.sightings.extend(last);
+}
+
 /// Leaves out what arrived while a gateway had no rules at all; returns how many contacts that were.
 fn excuse(observations: &mut Observations, incidents: &[Incident]) -> usize {
     let is_excused = |at_us: u64| incidents.iter().any(|one| one.left_open(at_us));
@@ -235,6 +284,29 @@ fn excuse(observations: &mut Observations, incidents: &[Incident]) -> usize {
 fn is_explained(request: &Request, incidents: &[Incident]) -> bool {
     let explains = |one: &Incident| one.explains(request.began_us, ended_us(request));
     incidents.iter().any(explains)
+}
+
+/// Requests that were under way while a fault was felt.
+fn felt<'a>(incident: &Incident, web: &'a WebAccount) -> impl Iterator<Item = &'a Request> {
+    web.requests
+        .iter()
+        .filter(|request| incident.is_felt_between(request.began_us, ended_us(request)))
+}
+
+fn failed(incident: &Incident, web: &WebAccount) -> usize {
+    let has_failed = |request: &&Request| matches!(request.end, End::Failed(..));
+    felt(incident, web).filter(has_failed).count()
+}
+
+/// When the first of a kind got through that a host asked for no earlier than this.
+fn through_us(request: &Request, web: &WebAccount) -> Option<u64> {
+    let is_through = |other: &&Request| {
+        other.kind == request.kind
+            && other.began_us >= request.began_us
+            && matches!(other.end, End::Ok(_))
+    };
+    let through = web.of(&request.host).filter(is_through);
+    through.map(ended_us).min()
 }
 
 fn ended_us(request: &Request) -> u64 {

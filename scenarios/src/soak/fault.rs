@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
 use crate::device::Device;
-use crate::stage::namespaces::micros;
+use crate::stage::namespaces::{epoch_us, micros};
 
 /// Something that happens to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -28,11 +28,79 @@ pub enum Fault {
     LinkFlap,
     /// The gateway gets another address outside.
     NewAddress,
+    /// The daemon is asked to read another configuration a thousand times.
+    ReloadOften,
+    /// The daemon is killed, and the next one finds its queues open in a service manager's store.
+    StoreRestart,
+    /// Somebody deletes the daemon's table.
+    TableDeleted,
+    /// Somebody deletes one of the daemon's base chains.
+    ChainDeleted,
+    /// Somebody puts a rule of his own before the daemon's.
+    RuleAltered,
+    /// Somebody writes all tables of iptables anew, as Docker and firewalls do when they start.
+    IptablesRewritten,
+    /// The line outside gets another name.
+    InterfaceRenamed,
+    /// Somebody starts a second daemon.
+    SecondDaemon,
+    /// The daemon is started when sessions are up.
+    LateStart,
+    /// The disk fills up.
+    DiskFull,
+    /// The daemon is killed, and the next one finds a disk that it cannot write to.
+    StateUnwritable,
+    /// The daemon runs out of file descriptors and is asked to do something.
+    Descriptors,
+    /// The daemon gets no more memory while hosts flood it.
+    Memory,
+    /// The daemon is stopped for a moment while hosts fill its queue.
+    QueueFull,
+    /// The same where its sockets have no room for what the queue holds.
+    BufferOverrun,
+    /// The line goes down while packets wait, and the daemon answers afterwards.
+    VerdictFlushed,
+    /// One of two workers gets stuck.
+    WorkerStuck,
+    /// The table of connections fills up.
+    ConntrackFull,
+    /// The system's clock is set.
+    ClockJump,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 26] = [
+        Self::Kill,
+        Self::StoreRestart,
+        Self::Stop,
+        Self::WorkerStuck,
+        Self::HandOver,
+        Self::Reload,
+        Self::ReloadOften,
+        Self::Flush,
+        Self::TableDeleted,
+        Self::ChainDeleted,
+        Self::RuleAltered,
+        Self::IptablesRewritten,
+        Self::LinkFlap,
+        Self::InterfaceRenamed,
+        Self::NewAddress,
+        Self::VerdictFlushed,
+        Self::QueueFull,
+        Self::BufferOverrun,
+        Self::ConntrackFull,
+        Self::SecondDaemon,
+        Self::LateStart,
+        Self::DiskFull,
+        Self::StateUnwritable,
+        Self::Descriptors,
+        Self::Memory,
+        Self::ClockJump,
+    ];
+
+    /// Those that are over soon and may come again and again in one life.
+    pub const SOAKED: [Self; 7] = [
         Self::Kill,
         Self::Stop,
         Self::HandOver,
@@ -53,11 +121,80 @@ impl Fault {
             Self::Flush => "flush",
             Self::LinkFlap => "link_flap",
             Self::NewAddress => "new_address",
+            Self::ReloadOften => "reload_1000",
+            Self::StoreRestart => "store_restart",
+            Self::TableDeleted => "table_deleted",
+            Self::ChainDeleted => "chain_deleted",
+            Self::RuleAltered => "rule_altered",
+            Self::IptablesRewritten => "iptables_rewritten",
+            Self::InterfaceRenamed => "interface_renamed",
+            Self::SecondDaemon => "second_daemon",
+            Self::LateStart => "late_start",
+            Self::DiskFull => "disk_full",
+            Self::StateUnwritable => "state_unwritable",
+            Self::Descriptors => "descriptors",
+            Self::Memory => "memory",
+            Self::QueueFull => "queue_full",
+            Self::BufferOverrun => "buffer_overrun",
+            Self::VerdictFlushed => "verdict_flushed",
+            Self::WorkerStuck => "worker_stuck",
+            Self::ConntrackFull => "conntrack_full",
+            Self::ClockJump => "clock_jump",
         }
     }
 
-    fn needs_a_daemon(self) -> bool {
-        !matches!(self, Self::LinkFlap | Self::NewAddress)
+    /// What is done, in a few words.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Kill => "the daemon is killed, and another one started",
+            Self::Stop => "the daemon is stopped for longer than it may hang",
+            Self::HandOver => "a successor takes the daemon's place",
+            Self::Reload => "another configuration is read",
+            Self::Flush => "`nft flush ruleset`",
+            Self::LinkFlap => "the line outside goes down",
+            Self::NewAddress => "the gateway gets another address outside",
+            Self::ReloadOften => "another configuration is read 1,000 times",
+            Self::StoreRestart => {
+                "the daemon is killed, and succeeded from the store of descriptors"
+            }
+            Self::TableDeleted => "`nft delete table inet ftwall`",
+            Self::ChainDeleted => "`nft delete chain inet ftwall decide`",
+            Self::RuleAltered => "a rule that accepts everything is put before the daemon's",
+            Self::IptablesRewritten => "all of iptables is written anew, with Docker's chains",
+            Self::InterfaceRenamed => "the line outside goes down and comes up under another name",
+            Self::SecondDaemon => "a second daemon is started, on the same queues and on others",
+            Self::LateStart => "the daemon is started when sessions are up",
+            Self::DiskFull => "the disk with the state is full",
+            Self::StateUnwritable => {
+                "the daemon is killed, and the next one finds its state on a read-only disk"
+            }
+            Self::Descriptors => "the daemon may open no more descriptors, and is asked to reload",
+            Self::Memory => "the daemon gets no more memory while 250 hosts give themselves away",
+            Self::QueueFull => {
+                "the daemon stands still while 16,000 pings come to a queue of 4,096"
+            }
+            Self::BufferOverrun => "the same, and the queue's socket has room for a few",
+            Self::VerdictFlushed => {
+                "packets wait, the line goes down and takes them along, then the daemon answers"
+            }
+            Self::WorkerStuck => "one of two workers is held up in a system call",
+            Self::ConntrackFull => "a host fills the table of connections",
+            Self::ClockJump => "the clock is set two hours ahead, then an hour back",
+        }
+    }
+
+    /// Whether it happens to a daemon; the others happen to any gateway, and what they do to one without a
+    /// device is normal.
+    pub(crate) fn needs_a_daemon(self) -> bool {
+        !matches!(
+            self,
+            Self::LinkFlap
+                | Self::NewAddress
+                | Self::InterfaceRenamed
+                | Self::VerdictFlushed
+                | Self::ConntrackFull
+        )
     }
 
     /// Whether another program image goes on afterwards, with memory of its own.
@@ -65,15 +202,48 @@ impl Fault {
         matches!(self, Self::Kill | Self::HandOver)
     }
 
+    /// Whether what the daemon had noticed but held to be proof of nothing is forgotten.
+    pub(super) fn forgets(self) -> bool {
+        matches!(
+            self,
+            Self::Kill | Self::StoreRestart | Self::StateUnwritable | Self::Memory
+        )
+    }
+
     /// Whether nobody judges packets meanwhile.
     pub(super) fn blinds(self) -> bool {
-        matches!(self, Self::Kill | Self::Stop | Self::Flush)
+        let is_away = matches!(
+            self,
+            Self::Kill
+                | Self::StoreRestart
+                | Self::Stop
+                | Self::WorkerStuck
+                | Self::StateUnwritable
+                | Self::Memory
+                | Self::QueueFull
+                | Self::BufferOverrun
+                | Self::VerdictFlushed
+        );
+        is_away || self.opens()
+    }
+
+    /// Whether the gateway stands open meanwhile: nobody can drop a packet by rules that are gone.
+    pub(super) fn opens(self) -> bool {
+        matches!(
+            self,
+            Self::Flush
+                | Self::TableDeleted
+                | Self::ChainDeleted
+                | Self::RuleAltered
+                | Self::IptablesRewritten
+                | Self::LateStart
+        )
     }
 
     /// Whether ordinary requests may suffer. A daemon that hands over or reads another configuration
     /// promises that they do not.
-    fn may_hurt_the_web(self) -> bool {
-        !matches!(self, Self::HandOver | Self::Reload)
+    pub(crate) fn may_hurt_the_web(self) -> bool {
+        !matches!(self, Self::HandOver | Self::Reload | Self::ReloadOften)
     }
 }
 
@@ -84,14 +254,50 @@ pub struct Incident {
     pub fault: Fault,
     /// When it began, in microseconds since the Unix epoch.
     pub at_us: u64,
+    /// When its cause was gone: another daemon was started, the line was up again.
+    pub ceased_us: u64,
     /// When the gateway was seen to be whole again.
     pub over_us: u64,
+    /// What was seen of it, in sentences.
+    pub noted: Vec<String>,
+    /// The longest time from its beginning on, up to the end of the round, in which nothing of a kind that a
+    /// clean host asked for got through, beyond what is usual.
+    pub clean_hosts_cut_us: u64,
+    /// Requests of clean hosts that were under way while it was felt.
+    pub clean_requests: usize,
+    /// Those that failed.
+    pub clean_requests_failed: usize,
+    /// Packets that came from hosts inside, on their way to peers, while it was felt.
+    pub tried: usize,
     /// The most that a request of a clean host took longer than usual because of it, as far as can be
     /// told: longer than 99 in 100 of its kind take without a device.
     pub clean_hosts_waited_us: u64,
     /// How long after its beginning something of a locked host got through for the last time; nothing
     /// did if this is zero.
     pub refused_after_us: u64,
+}
+
+/// What whoever did something to a gateway knows of it.
+#[derive(Debug)]
+pub(super) struct Effect {
+    ceased_us: u64,
+    noted: Vec<String>,
+}
+
+impl Effect {
+    /// Its cause is gone at this moment.
+    pub(super) fn ceased() -> Self {
+        Self {
+            ceased_us: epoch_us(),
+            noted: Vec::new(),
+        }
+    }
+
+    /// The same with something that was seen.
+    pub(super) fn noting(mut self, what: impl Into<String>) -> Self {
+        self.noted.push(what.into());
+        self
+    }
 }
 
 /// TCP doubles its pauses: what was lost while a gateway was away for so long is sent again no later
@@ -101,10 +307,40 @@ pub(super) const AFTERMATH: Duration = Duration::from_secs(1);
 /// Rules that were taken away are back after this, or something is wrong.
 pub(super) const RESTORED_WITHIN: Duration = Duration::from_secs(3);
 
+/// Sessions that were up before the daemon are cut when their hosts give themselves away anew: within one lock
+/// period, and that is what a client that is busy takes for it.
+const CUT_WITHIN: Duration = Duration::from_secs(4);
+
 /// Packets that passed a gateway without rules reach the outside wire so much later.
 const UNDER_WAY: Duration = Duration::from_millis(50);
 
 impl Incident {
+    /// Nothing has come of it yet.
+    pub(super) fn new(fault: Fault, at_us: u64, effect: Effect) -> Self {
+        Self {
+            fault,
+            at_us,
+            ceased_us: effect.ceased_us,
+            over_us: epoch_us(),
+            noted: effect.noted,
+            clean_hosts_cut_us: 0,
+            clean_requests: 0,
+            clean_requests_failed: 0,
+            tried: 0,
+            clean_hosts_waited_us: 0,
+            refused_after_us: 0,
+        }
+    }
+
+    /// When nobody judged packets.
+    pub(super) fn blind_us(&self) -> (u64, u64) {
+        let from = match self.fault {
+            Fault::LateStart => 0,
+            _ => self.at_us,
+        };
+        (from, self.over_us)
+    }
+
     /// How long the gateway was not whole.
     #[must_use]
     pub fn lasted_us(&self) -> u64 {
@@ -117,7 +353,7 @@ impl Incident {
     }
 
     /// Whether a request that was under way then may have suffered.
-    pub(super) fn explains(&self, began_us: u64, ended_us: u64) -> bool {
+    pub(crate) fn explains(&self, began_us: u64, ended_us: u64) -> bool {
         self.fault.may_hurt_the_web() && self.is_felt_between(began_us, ended_us)
     }
 
@@ -126,10 +362,14 @@ impl Incident {
         began_us <= self.felt_until_us() && ended_us >= self.at_us
     }
 
-    /// Whether the gateway had no rules when something arrived.
+    /// Whether the gateway had no rules when something arrived, or a daemon that knew nobody yet.
     pub(super) fn left_open(&self, at_us: u64) -> bool {
-        let until = self.over_us + micros(UNDER_WAY);
-        self.fault == Fault::Flush && (self.at_us..=until).contains(&at_us)
+        let within = match self.fault {
+            Fault::LateStart => CUT_WITHIN,
+            _ => UNDER_WAY,
+        };
+        let until = self.over_us + micros(within);
+        self.fault.opens() && (self.blind_us().0..=until).contains(&at_us)
     }
 }
 
@@ -193,7 +433,7 @@ impl Deck {
 
     fn next_card(&mut self) -> Fault {
         if self.cards.is_empty() {
-            self.cards = Fault::ALL.to_vec();
+            self.cards = Fault::SOAKED.to_vec();
             self.cards.shuffle(&mut self.rng);
         }
         self.cards.pop().expect("the deck was filled")
@@ -223,7 +463,7 @@ mod tests {
     #[test]
     fn everything_happens_at_first_and_rules_are_not_taken_away_all_the_time() {
         let faults = drawn(Device::Ftwall, 0);
-        assert!(Fault::ALL.iter().all(|fault| faults.contains(fault)));
+        assert!(Fault::SOAKED.iter().all(|fault| faults.contains(fault)));
         let flushes = faults.iter().filter(|fault| **fault == Fault::Flush);
         assert_eq!(flushes.count(), 1);
     }
@@ -245,7 +485,13 @@ mod tests {
         Incident {
             fault,
             at_us: 10_000_000,
+            ceased_us: 10_400_000,
             over_us: 10_500_000,
+            noted: Vec::new(),
+            clean_hosts_cut_us: 0,
+            clean_requests: 0,
+            clean_requests_failed: 0,
+            tried: 0,
             clean_hosts_waited_us: 0,
             refused_after_us: 0,
         }

@@ -23,6 +23,12 @@ const INTERVAL: Duration = Duration::from_millis(150);
 /// A round.
 #[must_use]
 pub fn round() -> Scenario {
+    round_lasting(WINDOW)
+}
+
+/// A round that takes so long.
+#[must_use]
+pub fn round_lasting(window: Duration) -> Scenario {
     let hosts = PROFILES.len() + HABITS.len();
     let mut scenario = Scenario::new(
         "soak",
@@ -33,7 +39,7 @@ pub fn round() -> Scenario {
         scenario = scenario.with(Client::new(place + 1, profile.name));
     }
     for (place, habit) in HABITS.into_iter().enumerate() {
-        let requests = WINDOW.as_millis() / INTERVAL.as_millis();
+        let requests = window.as_millis() / INTERVAL.as_millis();
         let requests = u32::try_from(requests).expect("a window holds few requests");
         let user = Browser::new(PROFILES.len() + place + 1, habit, requests);
         scenario = scenario.with(Browser {
@@ -41,6 +47,6 @@ pub fn round() -> Scenario {
             ..user
         });
     }
-    scenario.window = WINDOW;
+    scenario.window = window;
     scenario
 }

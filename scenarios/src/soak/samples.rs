@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::gateway::Watched;
+use super::daemon::Watched;
 use crate::stage::namespaces::epoch_us;
 
 /// Time between two looks.
@@ -60,7 +60,7 @@ fn look(watched: &Watched, metrics: &Path) -> Option<Sample> {
         life,
         rss_kib: resident_kib(&status)?,
         descriptors,
-        queue_drops: page(metrics).ok().map(|page| queue_drops(&page)),
+        queue_drops: page(metrics, PATIENCE).ok().map(|page| queue_drops(&page)),
     })
 }
 
@@ -71,10 +71,11 @@ fn resident_kib(status: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn page(metrics: &Path) -> std::io::Result<String> {
+/// Everything a daemon counts.
+pub(super) fn page(metrics: &Path, patience: Duration) -> std::io::Result<String> {
     let mut visitor = UnixStream::connect(metrics)?;
-    visitor.set_read_timeout(Some(PATIENCE))?;
-    visitor.set_write_timeout(Some(PATIENCE))?;
+    visitor.set_read_timeout(Some(patience))?;
+    visitor.set_write_timeout(Some(patience))?;
     visitor.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut page = String::new();
     visitor.read_to_string(&mut page)?;
@@ -87,8 +88,13 @@ fn queue_drops(page: &str) -> u64 {
         "ftwall_queue_kernel_dropped_total",
         "ftwall_queue_user_dropped_total",
     ];
-    let of_queues = |line: &&str| FAMILIES.iter().any(|family| line.starts_with(family));
-    let values = page.lines().filter(of_queues);
+    sum(page, &FAMILIES)
+}
+
+/// The sum of every value whose line begins with one of these.
+pub(super) fn sum(page: &str, families: &[&str]) -> u64 {
+    let is_one = |line: &&str| families.iter().any(|family| line.starts_with(family));
+    let values = page.lines().filter(is_one);
     values
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
         .sum()
