@@ -13,7 +13,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use lab::capsule::Capsule;
 
 pub use document::Document;
 pub use row::{End, HEADINGS, Outcome, Row};
@@ -26,42 +25,27 @@ use crate::judge::{Finding, Run, Terms, control};
 use crate::scenario::Scenario;
 use crate::soak::account::Account;
 use crate::soak::gateway::Gateway;
-use crate::soak::{Fault, Incident, Round, Watched, round};
+use crate::soak::{self, Fault, Incident, Round, Watched, round};
 use crate::stage::gateway::sleep_until;
 use crate::stage::namespaces::{Stage, build, epoch_us};
-use crate::stage::{House, site};
+use crate::stage::site;
 
 /// The hidden command by which this program plays faults inside a capsule.
 pub const INSIDE: &str = "faults-inside";
-
-/// Why no fault can be played on this machine; none if they can.
-#[must_use]
-pub fn obstacle(device: Device) -> Option<String> {
-    House::probe().obstacle(&round(), device)
-}
 
 /// Plays faults in a capsule of its own; returns whether everything held.
 ///
 /// # Errors
 /// When this machine cannot do it.
 pub fn run(options: &FaultsOptions) -> anyhow::Result<bool> {
-    Binaries::find()?;
-    if let Some(why) = obstacle(options.device) {
-        anyhow::bail!("no fault can be played here: {why}");
-    }
-    fs::create_dir_all(&options.out)
-        .with_context(|| format!("creating {}", options.out.display()))?;
-    let out = std::path::absolute(&options.out).context("the path of the directory")?;
-    let mut arguments = vec![
+    let mut words = vec![
         INSIDE.to_owned(),
         format!("--seed={}", options.seed),
-        format!("--dut={}", options.device),
         format!("--slowness={}", options.slowness),
-        format!("--out={}", out.display()),
     ];
     let only = options.only.iter();
-    arguments.extend(only.map(|fault| format!("--only={}", fault.name())));
-    Ok(Capsule::current_exe(arguments)?.status()?.success())
+    words.extend(only.map(|fault| format!("--only={}", fault.name())));
+    soak::run_inside(options.device, &options.out, words)
 }
 
 /// Plays faults in the capsule this process runs in; returns whether everything held.

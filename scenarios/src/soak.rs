@@ -63,7 +63,7 @@ const WHEN_DOWN: &str = "when_down = \"drop\"";
 /// Where the daemons' log goes.
 const LOG: &str = "ftwall.log";
 
-/// Why no soak can be made on this machine; none if one can.
+/// Why no round can be played on this machine; none if one can.
 #[must_use]
 pub fn obstacle(device: Device) -> Option<String> {
     House::probe().obstacle(&round(), device)
@@ -74,21 +74,36 @@ pub fn obstacle(device: Device) -> Option<String> {
 /// # Errors
 /// When this machine cannot do it, or something went wrong that is neither the device nor the web.
 pub fn run(options: &SoakOptions) -> anyhow::Result<bool> {
-    Binaries::find()?;
-    if let Some(why) = obstacle(options.device) {
-        anyhow::bail!("no soak can be made here: {why}");
-    }
-    fs::create_dir_all(&options.out)
-        .with_context(|| format!("creating {}", options.out.display()))?;
-    let out = std::path::absolute(&options.out).context("the path of the directory")?;
-    let arguments = [
+    let words = [
         INSIDE.to_owned(),
         format!("--minutes={}", options.minutes),
         format!("--seed={}", options.seed),
-        format!("--dut={}", options.device),
         format!("--slowness={}", options.slowness),
+    ];
+    run_inside(options.device, &options.out, words)
+}
+
+/// Runs this program with these words in a capsule, told of the device and of where its reports go; returns
+/// whether it held.
+///
+/// # Errors
+/// When this machine cannot do it.
+pub(crate) fn run_inside(
+    device: Device,
+    out: &Path,
+    words: impl IntoIterator<Item = String>,
+) -> anyhow::Result<bool> {
+    Binaries::find()?;
+    if let Some(why) = obstacle(device) {
+        anyhow::bail!("this cannot be played here: {why}");
+    }
+    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    let out = std::path::absolute(out).context("the path of the directory")?;
+    let told = [
+        format!("--dut={device}"),
         format!("--out={}", out.display()),
     ];
+    let arguments = words.into_iter().chain(told);
     Ok(Capsule::current_exe(arguments)?.status()?.success())
 }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use scenarios::device::Device;
-use scenarios::faults;
-use scenarios::soak::Fault;
+
+use scenarios::soak::{self, Fault};
 use serde_json::Value;
 
 #[test]
@@ -75,7 +75,7 @@ fn a_fault_that_there_is_not_is_a_mistyped_command_line() {
 }
 
 fn play(test: &str, device: Device, only: &str) -> Option<(Output, PathBuf)> {
-    if let Some(why) = faults::obstacle(device) {
+    if let Some(why) = soak::obstacle(device) {
         lab::requirements::skip_or_fail(test, &why);
         return None;
     }
