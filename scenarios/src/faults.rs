@@ -150,9 +150,7 @@ impl Trial<'_> {
         let (place, watched) = (plan.place()?, Watched::default());
         let lab = build(self.scenario, self.options.seed)?;
         let program = &self.binaries.ftwall;
-        let is_late = fault == Fault::LateStart;
-        let at_first = if is_late { Device::None } else { device };
-        let mut gateway = Gateway::start(&lab, at_first, program, &place, &watched)?;
+        let mut gateway = Gateway::start(&lab, device, program, &place, &watched)?;
         let mut account = Account::new(self.terms.clone(), &self.usual);
         let longer = plan.scenario();
         let round = |number| Round {
@@ -163,7 +161,7 @@ impl Trial<'_> {
             peers_only: plan.peers_only,
         };
         let site = |number| site(self.scenario, self.options.seed + number);
-        if at_first == Device::Ftwall {
+        if device == Device::Ftwall {
             let (record, ()) = round(1).play(|_| Ok(()))?;
             account.enter(&site(1)?, record, &mut []);
             let nobody = account.known() == 0;

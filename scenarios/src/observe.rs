@@ -230,8 +230,6 @@ pub struct Observations {
     pub ended: BTreeMap<String, usize>,
     /// When each host had shown enough for any careful gateway to know it, in microseconds.
     pub identified_us: BTreeMap<String, u64>,
-    /// When each connection was dialled, and the last payload that it carried, each way.
-    pub last_words: Vec<(u64, Sighting)>,
     /// Witnesses that contradict each other.
     pub disagreements: Vec<Disagreement>,
 }
@@ -289,14 +287,6 @@ impl Observations {
             &register,
         ));
         joined.sightings.extend(outside.probes_outward(&register));
-        let wires = [
-            (&inside, Witness::InsideWire, Direction::Inward),
-            (&outside, Witness::OutsideWire, Direction::Outward),
-        ];
-        for (wire, witness, direction) in wires {
-            let last = wire.last_words(witness, direction, &register);
-            joined.last_words.extend(last);
-        }
         joined.sightings.extend(peers.sightings(&register));
         joined.sightings.extend(clients.stream_sightings());
         joined.admit_datagrams(inside.datagrams_inward(&register), &genuine);

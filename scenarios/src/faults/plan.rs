@@ -39,7 +39,7 @@ impl Plan {
             fault,
             name: format!("{}-{device}", fault.name()),
             slowness,
-            at: at(fault) * slowness.get(),
+            at: AT * slowness.get(),
             outage: outage(fault) * slowness.get(),
             peers_only: fault == Fault::ConntrackFull,
         }
@@ -121,14 +121,6 @@ pub(super) fn obstacle(fault: Fault) -> Option<String> {
         }
         Fault::ConntrackFull => connections::obstacle(),
         _ => None,
-    }
-}
-
-fn at(fault: Fault) -> Duration {
-    match fault {
-        // Clients that have what they want fall silent: some are to have it, and others not yet.
-        Fault::LateStart => Duration::from_millis(200),
-        _ => AT,
     }
 }
 

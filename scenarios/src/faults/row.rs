@@ -87,7 +87,8 @@ impl Outcome {
             account,
             whole_us,
         } = played;
-        let silence = (incident.tried == 0)
+        // Who gets through has what he wants, and falls silent.
+        let silence = (incident.tried == 0 && account.leaked == 0)
             .then(|| "void: no client tried anything while it was felt".to_owned());
         let calm_us = account.calm_cut_us;
         let is_busy = (calm_us > micros(limit)).then(|| {

@@ -62,8 +62,6 @@ struct Stream {
     acknowledged_us: Option<u64>,
     /// When payload passed first.
     payload_us: Option<u64>,
-    /// And last.
-    last_payload_us: Option<u64>,
     /// Each time the stream's first octet passed.
     beginnings_us: Vec<u64>,
     /// When payload beyond an opener's length passed first.
@@ -205,27 +203,6 @@ impl WireAccount {
             .collect()
     }
 
-    /// The last payload of every connection that passed here in one direction, with when it was dialled.
-    pub(super) fn last_words(
-        &self,
-        witness: Witness,
-        direction: Direction,
-        register: &Register,
-    ) -> Vec<(u64, Sighting)> {
-        let last = |connection: &Connection| {
-            let last = Sighting {
-                at_us: connection.stream(direction).last_payload_us?,
-                witness,
-                direction,
-                host: register.host(&connection.flow),
-                flow: connection.flow,
-                level: Level::Session,
-            };
-            Some((connection.began_us, last))
-        };
-        self.all_connections().filter_map(last).collect()
-    }
-
     /// When a peer had sent the beginning of what it says for the `nth` time, per connection.
     pub(super) fn answers(&self, nth: usize) -> impl Iterator<Item = (u64, Flow)> {
         self.all_connections().filter_map(move |connection| {
@@ -317,7 +294,6 @@ impl Connection {
             .first
             .get_or_insert(sequence.wrapping_add(u32::from(segment.syn())));
         if !segment.payload().is_empty() {
-            stream.last_payload_us = Some(at_us);
             stream.take_payload(at_us, sequence.wrapping_sub(first), segment.payload());
         }
     }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use ftwall::bench::Latencies;
 use serde::Serialize;
 
-use super::fault::{Fault, Incident};
+use super::fault::Incident;
 use super::place::LOCK_TIME;
 use crate::judge::{Finding, HostTerms, Run, Terms, Weight, effect};
 use crate::ledger::Ledger;
 use crate::level::Level;
-use crate::observe::{Observations, Sighting, Site, towards_peers};
+use crate::observe::{Observations, Site, towards_peers};
 use crate::record::Record;
 use crate::stage::namespaces::micros;
 use crate::web::{End, Request, WebAccount};
@@ -110,9 +110,6 @@ impl Account {
             incident.tried = tried.count();
             let known_us = &record.evidence.known_us;
             incident.refused_after_us = refused_after_us(incident, &observations, known_us);
-        }
-        for incident in incidents.iter_mut() {
-            hear_last_words(incident, &mut observations);
         }
         self.excused += excuse(&mut observations, incidents);
         let terms = self.terms_for(&record.evidence.known_us, incidents);
@@ -250,25 +247,6 @@ impl Account {
         }
         std::mem::take(&mut self.intervals).into_values().collect()
     }
-}
-
-/// A session that was up when the daemon came is no more than its beginning to the ledger, which excuses that.
-/// What counts is when it was cut.
-fn hear_last_words(incident: &mut Incident, observations: &mut Observations) {
-    if incident.fault != Fault::LateStart {
-        return;
-    }
-    let was_up = |(began_us, _): &&(u64, Sighting)| *began_us < incident.over_us;
-    let last = observations.last_words.iter().filter(was_up);
-    let last: Vec<_> = last.map(|(_, sighting)| sighting.clone()).collect();
-    let latest_us = last.iter().map(|sighting| sighting.at_us).max();
-    let after_us = latest_us.map_or(0, |at_us| at_us.saturating_sub(incident.over_us));
-    incident.noted.push(format!(
-        "{} sessions had been up; the last word of one passed {:.2} s after the daemon was ready",
-        last.len(),
-        after_us as f64 / 1e6
-    ));
-    observations.sightings.extend(last);
 }
 
 /// Leaves out what arrived while a gateway had no rules at all; returns how many contacts that were.

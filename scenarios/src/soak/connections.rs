@@ -32,6 +32,15 @@ pub(crate) fn obstacle() -> Option<String> {
 
 /// Lets `host` send to one port after another until `gateway` has no room for another connection.
 pub(super) fn fill(host: &Node, gateway: &Node) -> anyhow::Result<String> {
+    // A gateway without rules keeps track of nothing.
+    run(gateway, "nft", "add table inet tracking")?;
+    let chain = "add chain inet tracking forward { type filter hook forward priority 0 ; }";
+    run(gateway, "nft", chain)?;
+    run(
+        gateway,
+        "nft",
+        "add rule inet tracking forward ct state invalid counter",
+    )?;
     let most = number(gateway, MOST)?;
     let socket = host.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     let socket = socket.context("binding the socket of a flood")?;

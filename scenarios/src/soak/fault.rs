@@ -44,8 +44,6 @@ pub enum Fault {
     InterfaceRenamed,
     /// Somebody starts a second daemon.
     SecondDaemon,
-    /// The daemon is started when sessions are up.
-    LateStart,
     /// The disk fills up.
     DiskFull,
     /// The daemon is killed, and the next one finds a disk that it cannot write to.
@@ -70,7 +68,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 25] = [
         Self::Kill,
         Self::StoreRestart,
         Self::Stop,
@@ -91,7 +89,6 @@ impl Fault {
         Self::BufferOverrun,
         Self::ConntrackFull,
         Self::SecondDaemon,
-        Self::LateStart,
         Self::DiskFull,
         Self::StateUnwritable,
         Self::Descriptors,
@@ -129,7 +126,6 @@ impl Fault {
             Self::IptablesRewritten => "iptables_rewritten",
             Self::InterfaceRenamed => "interface_renamed",
             Self::SecondDaemon => "second_daemon",
-            Self::LateStart => "late_start",
             Self::DiskFull => "disk_full",
             Self::StateUnwritable => "state_unwritable",
             Self::Descriptors => "descriptors",
@@ -164,7 +160,6 @@ impl Fault {
             Self::IptablesRewritten => "all of iptables is written anew, with Docker's chains",
             Self::InterfaceRenamed => "the line outside goes down and comes up under another name",
             Self::SecondDaemon => "a second daemon is started, on the same queues and on others",
-            Self::LateStart => "the daemon is started when sessions are up",
             Self::DiskFull => "the disk with the state is full",
             Self::StateUnwritable => {
                 "the daemon is killed, and the next one finds its state on a read-only disk"
@@ -236,7 +231,6 @@ impl Fault {
                 | Self::ChainDeleted
                 | Self::RuleAltered
                 | Self::IptablesRewritten
-                | Self::LateStart
         )
     }
 
@@ -307,10 +301,6 @@ pub(super) const AFTERMATH: Duration = Duration::from_secs(1);
 /// Rules that were taken away are back after this, or something is wrong.
 pub(super) const RESTORED_WITHIN: Duration = Duration::from_secs(3);
 
-/// Sessions that were up before the daemon are cut when their hosts give themselves away anew: within one lock
-/// period, and that is what a client that is busy takes for it.
-const CUT_WITHIN: Duration = Duration::from_secs(4);
-
 /// Packets that passed a gateway without rules reach the outside wire so much later.
 const UNDER_WAY: Duration = Duration::from_millis(50);
 
@@ -334,11 +324,7 @@ impl Incident {
 
     /// When nobody judged packets.
     pub(super) fn blind_us(&self) -> (u64, u64) {
-        let from = match self.fault {
-            Fault::LateStart => 0,
-            _ => self.at_us,
-        };
-        (from, self.over_us)
+        (self.at_us, self.over_us)
     }
 
     /// How long the gateway was not whole.
@@ -362,14 +348,10 @@ impl Incident {
         began_us <= self.felt_until_us() && ended_us >= self.at_us
     }
 
-    /// Whether the gateway had no rules when something arrived, or a daemon that knew nobody yet.
+    /// Whether the gateway had no rules when something arrived.
     pub(super) fn left_open(&self, at_us: u64) -> bool {
-        let within = match self.fault {
-            Fault::LateStart => CUT_WITHIN,
-            _ => UNDER_WAY,
-        };
-        let until = self.over_us + micros(within);
-        self.fault.opens() && (self.blind_us().0..=until).contains(&at_us)
+        let until = self.over_us + micros(UNDER_WAY);
+        self.fault.opens() && (self.at_us..=until).contains(&at_us)
     }
 }
 

@@ -44,9 +44,6 @@ pub(crate) struct Gateway<'a> {
     node: &'a Node,
     outside: &'a Node,
     address: Ipv4Addr,
-    program: &'a Path,
-    place: &'a Place,
-    watched: &'a Watched,
     daemon: Option<Daemon<'a>>,
 }
 
@@ -66,9 +63,6 @@ impl<'a> Gateway<'a> {
         Ok(Self {
             lab,
             node,
-            program,
-            place,
-            watched,
             outside: lab.node("out"),
             address: Office::GATEWAY_WAN,
             daemon,
@@ -92,7 +86,6 @@ impl<'a> Gateway<'a> {
             Fault::RuleAltered => self.daemon()?.lose_rules(&damage::insert_rule),
             Fault::IptablesRewritten => self.daemon()?.lose_iptables(),
             Fault::SecondDaemon => self.daemon()?.refuse_others(),
-            Fault::LateStart => self.start_late(),
             Fault::DiskFull => self.daemon()?.fill_disk_for(outage),
             Fault::StateUnwritable => self.daemon()?.lose_disk_for(outage),
             Fault::Descriptors => self.daemon()?.run_out_of_descriptors_for(outage),
@@ -130,13 +123,6 @@ impl<'a> Gateway<'a> {
     /// Waits until the device, if there is one, says that nothing is wrong with it.
     pub(crate) fn await_health(&self) -> anyhow::Result<()> {
         self.daemon.as_ref().map_or(Ok(()), Daemon::await_health)
-    }
-
-    fn start_late(&mut self) -> anyhow::Result<Effect> {
-        let effect = Effect::ceased();
-        let daemon = Daemon::start(self.node, self.program, self.place, self.watched)?;
-        self.daemon = Some(daemon);
-        Ok(effect)
     }
 
     fn flood(&self, hosts: u8, pings: u16) -> anyhow::Result<Flood> {
